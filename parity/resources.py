@@ -1,0 +1,45 @@
+"""Where the harness keeps its own files: R sources, data sets, recorded references, cases.
+
+A checkout has them in `r_reference/` beside the package; an installed wheel carries the same tree as package data
+in `parity/_reference/`. The checkout wins, so that an edited R file is what runs.
+"""
+
+from pathlib import Path
+
+PACKAGE = Path(__file__).resolve().parent
+
+
+def reference_dir() -> Path:
+    """The root of the reference tree (subfolders `R`, `data`, `recorded`).
+
+    Raises
+    ------
+    FileNotFoundError
+        if neither place holds it: the installation is incomplete.
+    """
+    candidates = (PACKAGE.parent / "r_reference", PACKAGE / "_reference")
+    for candidate in candidates:
+        if (candidate / "R").is_dir():
+            return candidate
+    places = " nor ".join(str(candidate) for candidate in candidates)
+    raise FileNotFoundError(f"the reference files are missing: neither {places} exists; install mmparity again")
+
+
+def r_dir() -> Path:
+    """The R sources, `*.R`."""
+    return reference_dir() / "R"
+
+
+def data_dir() -> Path:
+    """The data sets (CSV) and their manifest."""
+    return reference_dir() / "data"
+
+
+def recorded_dir() -> Path:
+    """The recorded references (JSON)."""
+    return reference_dir() / "recorded"
+
+
+def cases_dir() -> Path:
+    """The cases (JSON); always inside the package."""
+    return PACKAGE / "cases"
