@@ -1,0 +1,252 @@
+"""The registry: every number that is compared, by name. Names, definitions, sources and measures stand here once.
+
+A quantity is a definition, never a bare name: two R functions that disagree are two quantities. Each row names the R
+function that computes it (same name, in `r_reference/R/`), so the table below is also the index of the R sources.
+Gates are in `policy.toml`; documentation tables and command-line listings are made from this file.
+
+Notation. n rows, p columns of X (full rank), q random effects; W = diag(prior weights);
+`V = sigma^2 (W^-1 + Z Lambda Lambda' Z')`; `C = (X' V^-1 X)^-1`; `P = V^-1 - V^-1 X C X' V^-1`;
+`r = y - offset - X beta` (marginal residual); `e = r - Z b` (conditional residual); `h` the diagonal of the matrix
+that maps y to the conditional fitted values. A deleted set A (one row, or all rows of one level) changes beta by
+`Delta_A = C X' V^-1[:, A] P_AA^-1 (P y)_A` and its covariance to
+`C_A = C + C X' V^-1[:, A] P_AA^-1 V^-1[A, :] X C`, with theta and sigma held at their full-data values.
+"""
+
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Literal
+
+Lane = Literal["at_theta", "optimum", "default", "certified"]
+Index = Literal[
+    "scalar", "x_cell", "x_moment", "obs", "coef", "coef_pair", "theta", "covariance", "level_effect",
+    "level_effect_pair", "level_row", "level",
+]  # fmt: skip
+Unit = Literal["1", "y", "y^2", "log"]
+Group = Literal["design", "criterion", "fixed", "random", "residual", "leverage", "influence"]
+Measure = Literal[
+    "exact", "relative", "gap", "criterion", "standard_errors", "whitened", "covariance", "scaled", "scaled_by_sd_y",
+    "mixed",
+]  # fmt: skip
+
+X_MATRIX_LIMIT = 20_000  # cells of X above which x_matrix is left out and x_column_moments speaks alone
+DENSE_LIMIT = 1_500  # rows above which R's dense first principles are left out
+
+INDEXES = MappingProxyType(
+    {
+        "scalar": 'one number, label ""',
+        "x_cell": '"row|column" of the fixed-effects matrix',
+        "x_moment": '"column|sum", "column|sumsq", "column|dot_y"',
+        "obs": "the 1-based number of the row in the data set, as text",
+        "coef": "R's coefficient name",
+        "coef_pair": '"a|b", all p * p pairs, row by row',
+        "theta": "lme4's theta name, in lme4's order",
+        "covariance": '"group|effect|effect", all k * k pairs of a term, row by row',
+        "level_effect": '"group|level|effect"',
+        "level_effect_pair": '"group|level|effect|effect"',
+        "level_row": '"group|row"',
+        "level": '"group|level"',
+    }
+)
+
+MEASURES = MappingProxyType(
+    {
+        "exact": "max |x - c| / max(1, |c|), element by element",
+        "relative": "|x - c| / |c|",
+        "gap": "|x - c|, in deviance units",
+        "criterion": "|x - c| / (1 + |c|)",
+        "standard_errors": "max |x - c| / SE, SE being the reference's standard error of that coefficient",
+        "whitened": "largest entry of |L^-1 (x - c) L^-T|, where c = L L': free of the units of the columns of X",
+        "covariance": "max |x_ij - c_ij| / sqrt(c_ii c_jj); a variance below the singularity threshold counts as zero",
+        "scaled": "max |x - c| / max |c|",
+        "scaled_by_sd_y": "max |x - c| / sd(y)",
+        "mixed": "max |x - c| / max(1, |c|)",
+    }
+)
+
+ALL_LANES: tuple[Lane, ...] = ("at_theta", "optimum", "default", "certified")
+OWN_OPTIMUM: tuple[Lane, ...] = ("optimum", "default", "certified")
+
+
+@dataclass(frozen=True, slots=True)
+class Quantity:
+    """One comparable number or vector of numbers."""
+
+    name: str  # key in every file, table and report; also the name of its R function
+    group: Group
+    index: Index  # how it is labelled: a key of INDEXES
+    unit: Unit  # how it scales when y is multiplied by a constant
+    definition: str
+    r_source: str  # "file::function" in r_reference/R
+    measure: Measure  # how far two values are apart: a key of MEASURES
+    why: str  # why this measure
+    lanes: tuple[Lane, ...] = ALL_LANES
+
+
+def _design(name: str, index: Index, unit: Unit, definition: str) -> Quantity:
+    why = "the design must be the same before any estimate can be"
+    return Quantity(name, "design", index, unit, definition, f"quantities.R::{name}", "exact", why)
+
+
+def _criterion(name: str, definition: str, measure: Measure = "criterion") -> Quantity:
+    why = "a log-likelihood has no natural zero; differences of it are what tests use"
+    return Quantity(name, "criterion", "scalar", "log", definition, f"quantities.R::{name}", measure, why)
+
+
+def _residual(name: str, unit: Unit, definition: str, file: str = "first_principles.R") -> Quantity:
+    measure: Measure = "scaled_by_sd_y" if unit == "y" else "scaled"
+    why = "residuals near zero are differences of larger numbers: the spread of y is their scale"
+    if unit == "1":
+        why = "standardised residuals near zero carry no digits of their own: the largest one is the scale"
+    return Quantity(name, "residual", "obs", unit, definition, f"{file}::{name}", measure, why)
+
+
+def _leverage(name: str, index: Index, definition: str, file: str = "first_principles.R") -> Quantity:
+    why = "a leverage near zero is a difference of larger numbers: the largest one is the scale"
+    return Quantity(name, "leverage", index, "1", definition, f"{file}::{name}", "scaled", why)
+
+
+def _influence(
+    name: str, index: Index, definition: str, measure: Measure = "scaled", file: str = "first_principles.R"
+) -> Quantity:
+    why = "influence near zero is rounding; the influential units set the scale"
+    if measure == "mixed":
+        why = "the value without influence is one, so differences from one count absolutely"
+    return Quantity(name, "influence", index, "1", definition, f"{file}::{name}", measure, why)
+
+
+_COOKS = "Delta_A' C^-1 Delta_A / p: the one-step distance, theta and sigma fixed; not lme4's cooks.distance"
+_MDFFITS = "Delta_A' C_A^-1 Delta_A / p: Cook's distance measured with the covariance after the deletion"
+_COVTRACE = "|tr(C^-1 C_A) - p|: growth of the covariance of beta; zero without influence"
+_COVRATIO = "det C_A / det C: the same growth as a ratio of volumes; one without influence"
+_LEVERAGE = {
+    "overall": "diagonal of H1 + H2: leverage on the conditional fit, fixed and random part together",
+    "fixef": "diagonal of H1 = X C X' V^-1: the part of the leverage due to the fixed effects; sums to p",
+    "ranef": "diagonal of H2 = Z D Z' V^-1 (I - H1), D = sigma^2 Lambda Lambda': the part due to the random effects",
+    "ranef_uc": "diagonal of Z Lambda Lambda' Z': the random part not confounded with X; not bounded by one",
+}
+_ROW = ", A a single row"
+_LEVEL = ", A all rows of one level of a grouping factor"
+_MEAN = "; mean over the rows of one level of a grouping factor"
+
+_ROWS = (
+    _design("n_obs", "scalar", "1", "number of rows used, after rows with missing values were left out"),
+    _design("p_fixed", "scalar", "1", "number of columns of X after aliased columns were dropped"),
+    _design("q_random", "scalar", "1", "number of columns of Z, all terms together"),
+    _design("y_response", "obs", "y", "response as modelled: the left side of the formula, offset not subtracted"),
+    _design("x_matrix", "x_cell", "1", f"fixed-effects matrix, cell by cell (up to {X_MATRIX_LIMIT} cells)"),
+    _design("x_column_moments", "x_moment", "1", "sum, sum of squares and product with y of each column of X"),
+    _design(
+        "z_rows", "level_row", "1", "position (from 0) of the level of each row in R's order of levels, per factor"
+    ),
+    _criterion("criterion", "what the optimiser minimises: the REML criterion, or -2 log-likelihood for ML"),
+    _criterion("loglik", "log-likelihood (restricted for REML): -criterion / 2"),
+    _criterion("aic", "-2 loglik + 2 df, from the restricted log-likelihood for REML fits"),
+    _criterion("bic", "-2 loglik + log(n) df, n the number of rows"),
+    _criterion("df", "number of parameters: fixed effects, theta and the residual variance", "exact"),
+    Quantity(
+        "sigma", "criterion", "scalar", "y",
+        "residual standard deviation: sqrt(penalised residual sum of squares / (n - p)) for REML, / n for ML",
+        "quantities.R::sigma", "relative", "a positive scale parameter",
+    ),
+    Quantity(
+        "fixef", "fixed", "coef", "y", "estimates of the fixed effects", "quantities.R::fixef", "standard_errors",
+        "free of the units of y and of the columns of X, and what a user would notice",
+    ),
+    Quantity(
+        "se_fixef", "fixed", "coef", "y", "standard errors of the fixed effects: sqrt(diag(C))",
+        "quantities.R::se_fixef", "relative", "a positive scale parameter",
+    ),
+    Quantity(
+        "vcov_fixef", "fixed", "coef_pair", "y^2", "covariance matrix of the fixed effects: C",
+        "quantities.R::vcov_fixef", "whitened", "the same verdict whatever the units or the coding of X",
+    ),
+    Quantity(
+        "theta", "random", "theta", "1",
+        "covariance parameters relative to sigma: entries of the lower factors Lambda, term by term, column by column",
+        "quantities.R::theta", "scaled", "only for regular fits; the sign-free form is lambda_crossprod", OWN_OPTIMUM,
+    ),
+    Quantity(
+        "lambda_crossprod", "random", "covariance", "1",
+        "Lambda Lambda' of each term: covariance of its random effects relative to sigma^2",
+        "quantities.R::lambda_crossprod", "covariance", "free of signs, rotations and units; safe for singular fits",
+    ),
+    Quantity(
+        "varcorr", "random", "covariance", "y^2",
+        "sigma^2 Lambda Lambda' of each term, and sigma^2 under the label \"Residual\"",
+        "quantities.R::varcorr", "covariance", "free of signs, rotations and units; safe for singular fits",
+    ),
+    Quantity(
+        "ranef", "random", "level_effect", "y", "conditional modes of the random effects: b = Lambda u",
+        "quantities.R::ranef", "scaled", "modes near zero are differences of larger numbers",
+    ),
+    Quantity(
+        "condvar", "random", "level_effect_pair", "y^2",
+        "covariance of the random effects given y, theta and beta: sigma^2 Lambda (Lambda' Z'W Z Lambda + I)^-1 Lambda'",
+        "quantities.R::condvar", "scaled", "covariances near zero are differences of larger numbers",
+    ),
+    _residual("fitted", "y", "conditional fitted values: X beta + Z b + offset", "quantities.R"),
+    _residual("resid_response", "y", "e = y - fitted", "quantities.R"),
+    _residual("resid_pearson", "y", "sqrt(w) e, not divided by sigma", "quantities.R"),
+    _residual("resid_scaled", "1", "sqrt(w) e / sigma", "quantities.R"),
+    _residual(
+        "rstudent_lme4", "1", "sqrt(w) e / (sigma sqrt(1 - h)): internally studentised, despite lme4's name",
+        "quantities.R",
+    ),
+    _residual("resid_conditional_studentized", "1", "e divided by the root of the diagonal of its covariance R P R, "
+              "R = sigma^2 W^-1"),
+    _residual("fitted_marginal", "y", "marginal fitted values: X beta + offset"),
+    _residual("resid_marginal", "y", "r = y - offset - X beta"),
+    _residual("resid_marginal_pearson", "1", "r / sqrt(diag V)"),
+    _residual("resid_marginal_studentized", "1", "r / sqrt(diag(V - X C X'))"),
+    _residual(
+        "resid_marginal_cholesky", "1", "L^-1 r, where V = L L' with the rows in data order: depends on that order"
+    ),
+    _residual(
+        "fitted_ls", "y", "fit of a separate least-squares regression in each level of the first grouping factor, on "
+        "the columns of X that vary in it and an intercept"
+    ),
+    _residual("resid_ls", "y", "y minus fitted_ls"),
+    _leverage(
+        "hatvalues", "obs", "h: diagonal of the map from y to the conditional fit, as lme4's hatvalues", "quantities.R"
+    ),
+    *(_leverage(f"leverage_{part}", "obs", text) for part, text in _LEVERAGE.items()),
+    *(_leverage(f"leverage_{part}_group", "level", text + _MEAN) for part, text in _LEVERAGE.items()),
+    _influence(
+        "cooks_distance_plugin", "obs",
+        "w e^2 h / (sigma^2 p (1 - h)^2): lme4's cooks.distance, influence on the conditional fit",
+        file="quantities.R",
+    ),
+    _influence("cooks_distance_marginal", "obs", _COOKS + _ROW),
+    _influence("mdffits_marginal", "obs", _MDFFITS + _ROW),
+    _influence("covtrace_marginal", "obs", _COVTRACE + _ROW),
+    _influence("covratio_marginal", "obs", _COVRATIO + _ROW, "mixed"),
+    _influence("cooks_distance_marginal_group", "level", _COOKS + _LEVEL),
+    _influence("mdffits_marginal_group", "level", _MDFFITS + _LEVEL),
+    _influence("covtrace_marginal_group", "level", _COVTRACE + _LEVEL),
+    _influence("covratio_marginal_group", "level", _COVRATIO + _LEVEL, "mixed"),
+)  # fmt: skip
+
+REGISTRY: MappingProxyType[str, Quantity] = MappingProxyType({row.name: row for row in _ROWS})
+NAMES: tuple[str, ...] = tuple(REGISTRY)
+DESIGN: tuple[str, ...] = tuple(row.name for row in _ROWS if row.group == "design")
+
+
+def in_lane(lane: Lane) -> tuple[str, ...]:
+    """Names of the quantities compared in a lane, in registry order: the design first."""
+    return tuple(row.name for row in _ROWS if lane in row.lanes)
+
+
+def quantity(name: str) -> Quantity:
+    """The row of a name.
+
+    Raises
+    ------
+    KeyError
+        if the registry has no such row; the message lists the nearest names.
+    """
+    if name in REGISTRY:
+        return REGISTRY[name]
+    import difflib
+
+    near = ", ".join(difflib.get_close_matches(name, NAMES, n=3, cutoff=0.4))
+    raise KeyError(f"no quantity is named {name!r}" + (f"; did you mean {near}?" if near else ""))
