@@ -1,16 +1,18 @@
 """Where the harness keeps its own files: R sources, data sets, recorded references, cases.
 
-A checkout has them in `r_reference/` beside the package; an installed wheel carries the same tree as package data
-in `parity/_reference/`. The checkout wins, so that an edited R file is what runs.
+A checkout has them in `r_reference/` beside the package; an installed wheel carries R sources and recordings in
+`parity/_reference/` and the data sets in `mmcore/_data/`. The checkout wins, so that an edited R file is what runs.
 """
 
 from pathlib import Path
+
+from mmcore import datasets
 
 PACKAGE = Path(__file__).resolve().parent
 
 
 def reference_dir() -> Path:
-    """The root of the reference tree (subfolders `R`, `data`, `recorded`).
+    """The root of the reference tree (subfolders `R`, `recorded`).
 
     Raises
     ------
@@ -22,7 +24,9 @@ def reference_dir() -> Path:
         if (candidate / "R").is_dir():
             return candidate
     places = " nor ".join(str(candidate) for candidate in candidates)
-    raise FileNotFoundError(f"the reference files are missing: neither {places} exists; install mmparity again")
+    raise FileNotFoundError(
+        f"the reference files are missing: neither {places} exists; install mmparity again"
+    )
 
 
 def r_dir() -> Path:
@@ -32,7 +36,7 @@ def r_dir() -> Path:
 
 def data_dir() -> Path:
     """The data sets (CSV) and their manifest."""
-    return reference_dir() / "data"
+    return datasets.data_dir()
 
 
 def recorded_dir() -> Path:

@@ -2,11 +2,11 @@
 
 import os
 
-# Before NumPy loads its BLAS: sums in a fixed order, and no contention between test processes on small machines.
+# Before NumPy loads its BLAS: sums in a fixed order, and no contention between processes on small machines.
 for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ[_name] = "1"
 
-import pytest
+import pytest  # noqa: E402
 
 _not_run = 0
 
@@ -34,6 +34,6 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Say how many live tests were not run, and what mends it."""
     if _not_run:
         terminalreporter.write_line(
-            f"{_not_run} live tests not run: R with lme4 and rpy2 not found; `parity doctor` says what to install",
+            f"{_not_run} live tests not run: R with lme4 and rpy2 not found; see `parity doctor`",
             yellow=True,
         )
