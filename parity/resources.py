@@ -1,7 +1,8 @@
 """Where the harness keeps its own files: R sources, data sets, recorded references, cases.
 
-A checkout has them in `r_reference/` beside the package; an installed wheel carries R sources and recordings in
-`parity/_reference/` and the data sets in `mmcore/_data/`. The checkout wins, so that an edited R file is what runs.
+A checkout has them in `r_reference/` beside the package; an installed wheel carries R sources and recordings
+in `parity/_reference/` and the data sets in `mmcore/_data/`. The checkout wins, so that an edited R file is
+what runs.
 """
 
 from pathlib import Path
