@@ -1,0 +1,61 @@
+# mmparity: `make` lists what there is. Everything runs in .venv, which `make setup` makes.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help parity test setup quick gate gate-live gate-recorded lint format types bench hlmdiag wheel clean
+
+BIN := .venv/bin
+REPORT ?= parity-report
+# One BLAS thread: R's default, sums in a fixed order, no contention on small machines.
+export OMP_NUM_THREADS := 1
+export OPENBLAS_NUM_THREADS := 1
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+parity: setup ## set up, then compare mmcore with lme4 and HLMdiag: table, and an HTML report in parity-report/
+	@$(BIN)/parity run --report $(REPORT)
+
+test: setup ## set up, then the whole test suite (live R tests where R is)
+	@$(BIN)/python -m pytest $(PYTEST)
+
+setup: ## make .venv, install the package, R and its packages where allowed; quick when done
+	@scripts/setup.sh
+
+quick: setup ## tests without R and without the slow ones
+	@$(BIN)/python -m pytest -q -m "not live and not slow" $(PYTEST)
+
+gate: setup ## the verdict by exit code: live R where it is, and the recorded references
+	@if $(BIN)/python -c 'import sys; from parity.rworker import r_available; sys.exit(not r_available())'; \
+	then $(MAKE) --no-print-directory gate-live; else echo "gate: no live R here (see parity doctor)"; fi
+	@$(MAKE) --no-print-directory gate-recorded
+
+gate-live: ## the gate against live R
+	@$(BIN)/parity gate --reference live
+
+gate-recorded: ## the gate against the recorded references
+	@$(BIN)/parity gate --reference recorded
+
+lint: setup ## ruff: rules and layout
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+
+format: setup ## let ruff mend rules and layout
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+types: setup ## mypy
+	@$(BIN)/mypy
+
+bench: setup ## formula to fit, mmcore against lme4 in one run, answers checked first; then the micro-benchmarks
+	@$(BIN)/python -m benchmarks.speed
+	@$(BIN)/python -m pytest -q benchmarks --benchmark-only --benchmark-columns=min,median,iqr,rounds
+
+hlmdiag: ## try to install HLMdiag from CRAN (into .r-library)
+	@scripts/setup.sh hlmdiag
+
+wheel: setup ## build dist/*.whl
+	@$(BIN)/python -m hatchling build -t wheel
+
+clean: ## remove what the tools made; .venv, .r-library and R stay
+	@rm -rf build dist $(REPORT) .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks .setup
