@@ -1,0 +1,238 @@
+"""Crossed factors: the largest block diagonal, the rest dense.
+
+With V_1 = I + Z_1 Sigma_1 Z_1' eliminated level by level, S_zz = Z_t'V_1^-1Z_t = A_tt - sum_l C_l' K_l C_l is
+dense (q_t x q_t), M1 = I + Lambda' S_zz Lambda its penalised Cholesky, and
+    N = (Sigma_t^-1 + S_zz)^-1 = Lambda M1^-1 Lambda',
+    Z_t'V^-1M = S_zM - S_zz N S_zM,      Z_1'V^-1M = R_1 - T^-1 C N S_zM.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import scipy.sparse as sp
+from scipy.linalg.lapack import dpotrf, dpotri, dtrtrs
+
+from ..covariance import cholesky_psd
+from ..errors import UnsupportedError
+from ..products import Block, CrossProducts
+from . import small
+from .common import Likelihood, level_gram, level_products, profile, whitened
+from .coupling import Coupling, choose_eliminator
+
+__all__ = ["Crossed"]
+
+DENSE_LIMIT = 12_000  # a 12,000 x 12,000 factor is 1.2 GB and 13 s; three of them are alive at once
+ILL_CONDITIONED = 1e-3  # relative pivot of Lambda below which Lambda^-1 loses too many digits
+
+
+def _tail_gram(tail: list[Block], starts: np.ndarray) -> np.ndarray:
+    """(q_t, q_t) Z_t'Z_t of the trailing factors."""
+    q = int(starts[-1])
+    columns = [
+        (starts[j] + block.codes * block.K + k, block.columns[k]) for j, block in enumerate(tail) for k in range(block.K)
+    ]
+    total = sp.csr_matrix((q, q))
+    for i, (at, x) in enumerate(columns):
+        for at2, x2 in columns[i:]:
+            part = sp.coo_matrix((x * x2, (at, at2)), shape=(q, q)).tocsr()
+            total = total + (part if at is at2 else part + part.T)
+    return np.asarray(total.toarray())
+
+
+class Crossed:
+    """Products of a model with one leading factor and dense coupling among the rest."""
+
+    def __init__(self, A: CrossProducts) -> None:
+        self.A, self.lead, self.tail = A, A.blocks[0], list(A.blocks[1:])
+        sizes = [b.K * b.L for b in self.tail]
+        self.starts = np.concatenate([[0], np.cumsum(sizes)]).astype(np.intp)
+        self.q = int(self.starts[-1])
+        if self.q > DENSE_LIMIT:
+            names = ", ".join(f"{b.group} ({b.L:,} levels x {b.K})" for b in self.tail)
+            raise UnsupportedError(
+                f"the factors crossed with {self.lead.group} have {self.q:,} random effects together ({names}); "
+                f"dense algebra is limited to {DENSE_LIMIT:,}. Drop a term, or group its levels more coarsely."
+            )
+        K, L = self.lead.K, self.lead.L
+        self.U = np.empty((K + A.m, K, L))
+        self.U[:K] = level_gram(self.lead)
+        self.U[K:] = level_products(self.lead, A.M)
+        self.coupling = Coupling(self.lead, self.tail, self.starts)
+        self.eliminator = choose_eliminator(self.coupling)
+        self.tail_gram = _tail_gram(self.tail, self.starts)
+        self.tail_M = np.vstack(  # (q_t, m) = Z_t'M
+            [level_products(b, A.M).transpose(2, 1, 0).reshape(-1, A.m) for b in self.tail]
+        )
+
+    def at(self, Sigma: list[np.ndarray], like: Likelihood) -> CrossedFactor:
+        """The factor at a relative covariance."""
+        return CrossedFactor(self, Sigma, like)
+
+    def random_products(self) -> list[np.ndarray]:
+        """(m, K, L) per block: Z_j'M of every level."""
+        return [self.U[self.lead.K :], *self.split(self.tail_M)]
+
+    def split(self, rows: np.ndarray) -> list[np.ndarray]:
+        """(q_t, r) -> per trailing factor (r, K, L)."""
+        return [
+            rows[self.starts[j] : self.starts[j + 1]].reshape(b.L, b.K, -1).transpose(2, 1, 0)
+            for j, b in enumerate(self.tail)
+        ]
+
+
+class CrossedFactor:
+    """V and the profiled criterion at one Sigma."""
+
+    def __init__(self, kernel: Crossed, Sigma: list[np.ndarray], like: Likelihood) -> None:
+        A, U, C = kernel.A, kernel.U, kernel.coupling
+        K = kernel.lead.K
+        self.kernel, self.Sigma, self.like = kernel, Sigma, like
+        self.Lambda = [cholesky_psd(s) for s in Sigma[1:]]
+        logdet, self.T_inv = small.determinant_and_inverse(small.shrink(U[:K], Sigma[0]))
+        R = small.left(self.T_inv, U)
+        self.W1, self.R1 = R[:K], R[K:]
+        self.K1 = np.matmul(Sigma[0], self.T_inv.reshape(K, -1)).reshape(K, K, -1)
+        SR = np.matmul(Sigma[0], self.R1)
+        self.S_MM = A.A - U[K:].reshape(A.m, -1) @ SR.reshape(A.m, -1).T
+        self.S_zz = kernel.tail_gram - kernel.eliminator.schur(self.K1)
+        self.S_zM = kernel.tail_M - C.transpose_times(SR)
+        M1 = self._scale(self._scale(self.S_zz).T)
+        M1.ravel()[:: kernel.q + 1] += 1.0
+        self.L, info = dpotrf(M1.T, lower=1, clean=0, overwrite_a=1)
+        Y = dtrtrs(self.L, self._scale(self.S_zM), lower=1)[0]
+        self.S = self.S_MM - Y.T @ Y
+        logdet += 2.0 * float(np.log(self.L.diagonal()).sum())
+        self.profile = profile(self.S, logdet, A, like)
+        self._N: np.ndarray | None = None
+        self._M1_inv_diagonals: list[np.ndarray] = []
+
+    def _scale(self, rows: np.ndarray, transpose: bool = True) -> np.ndarray:
+        """Lambda' (or Lambda) applied to the q_t rows of a matrix."""
+        out = np.empty(rows.shape)
+        for j, (block, Lam) in enumerate(zip(self.kernel.tail, self.Lambda, strict=True)):
+            s = slice(self.kernel.starts[j], self.kernel.starts[j + 1])
+            if block.K == 1:
+                np.multiply(rows[s], Lam[0, 0], out=out[s])
+                continue
+            piece = rows[s].reshape(block.L, block.K, -1)
+            out[s] = np.matmul(Lam.T if transpose else Lam, piece).reshape(s.stop - s.start, -1)
+        return out
+
+    def _inverse(self) -> np.ndarray:
+        """N (q_t, q_t), computed once; the level blocks of M1^-1 are kept on the way."""
+        if self._N is None:
+            inverse = dpotri(self.L, lower=1, overwrite_c=0)[0]
+            inverse = np.tril(inverse)
+            diagonal = inverse.diagonal().copy()
+            inverse += inverse.T
+            inverse.ravel(order="K")[:: len(inverse) + 1] = diagonal
+            self._M1_inv_diagonals = [self._level_blocks(inverse, j) for j in range(len(self.Lambda))]
+            self._N = self._scale(self._scale(inverse, transpose=False).T, transpose=False)
+        return self._N
+
+    def _level_blocks(self, matrix: np.ndarray, j: int) -> np.ndarray:
+        """(L, K, K) diagonal blocks of trailing factor j in a (q_t, q_t) matrix."""
+        block, start = self.kernel.tail[j], self.kernel.starts[j]
+        rows = start + np.arange(block.L * block.K).reshape(block.L, block.K)
+        return matrix[rows[:, :, None], rows[:, None, :]]
+
+    def _tail_W(self, j: int) -> np.ndarray:
+        """(K, K) sum over levels of Z'V^-1Z for trailing factor j."""
+        block, Lam = self.kernel.tail[j], self.Lambda[j]
+        N = self._inverse()
+        pivots = np.abs(np.diag(Lam))
+        if pivots.min() > ILL_CONDITIONED * max(1.0, pivots.max()):
+            total = (np.eye(block.K) - self._M1_inv_diagonals[j]).sum(axis=0)
+            half = np.linalg.solve(Lam.T, total)
+            return np.linalg.solve(Lam.T, half.T).T
+        s = slice(self.kernel.starts[j], self.kernel.starts[j + 1])
+        SN = self.S_zz[s] @ N
+        own = self._level_blocks(self.S_zz, j).sum(axis=0)
+        a, b = SN.reshape(block.L, block.K, -1), self.S_zz[s].reshape(block.L, block.K, -1)
+        return own - np.einsum("lkq,lhq->kh", a, b)
+
+    def _right_hand_sides(self) -> tuple[np.ndarray, list[np.ndarray]]:
+        """Z_1'V^-1M (m, K1, L1) and Z_j'V^-1M (m, K_j, L_j) of the trailing factors."""
+        NS = self._inverse() @ self.S_zM
+        lead = self.R1 - small.left(self.T_inv, self.kernel.coupling.times(NS))
+        return lead, self.kernel.split(self.S_zM - self.S_zz @ NS)
+
+    def _join(self, parts: list[np.ndarray]) -> np.ndarray:
+        """Per trailing factor (r, K, L) -> (q_t, r)."""
+        return np.vstack([f.transpose(2, 1, 0).reshape(-1, len(f)) for f in parts])
+
+    def derivatives(self, E: list[np.ndarray]) -> tuple[list[np.ndarray], np.ndarray]:
+        """G per block and the average-information matrix per_rss f_a'P f_b - curl q_a q_b, f_a = Z E_a e."""
+        prof, p = self.profile, self.kernel.A.p
+        R_lead, R_tail = self._right_hand_sides()
+        R = [R_lead, *R_tail]
+        Q = self.kernel.eliminator.spread(self._inverse())
+        TQ = small.left(self.T_inv, Q)  # rows are the first index of Q (symmetric)
+        TQT = small.left(self.T_inv, TQ.transpose(1, 0, 2))
+        W = [(self.W1 - TQT).sum(axis=2), *(self._tail_W(j) for j in range(len(self.Lambda)))]
+        G, directions = [], []
+        for j, (Wj, Rj) in enumerate(zip(W, R, strict=True)):
+            Rt = whitened(prof, Rj)
+            rows = Rt if self.like.reml else Rt[p:]
+            G.append(Wj - np.tensordot(rows, rows, ([0, 2], [0, 2])))
+            directions += [(j, np.matmul(Ea, Rt[p])) for Ea in E[j]]
+        return [0.5 * (g + g.T) for g in G], self._average_information(directions, R)
+
+    def _average_information(self, directions: list[tuple[int, np.ndarray]], R: list[np.ndarray]) -> np.ndarray:
+        kernel, prof, p = self.kernel, self.profile, self.kernel.A.p
+        r = len(directions)
+        F = [np.zeros((r, b.K, b.L)) for b in (kernel.lead, *kernel.tail)]
+        for a, (j, f) in enumerate(directions):
+            F[j][a] = f
+        ft = self._join(F[1:])
+        Cf = kernel.coupling.times(ft)
+        s1 = small.left(self.W1, F[0]) + small.left(self.T_inv, Cf)
+        st = kernel.coupling.transpose_times(small.left(self.T_inv.transpose(1, 0, 2), F[0])) + self.S_zz @ ft
+        quad = F[0].reshape(r, -1) @ s1.reshape(r, -1).T + ft.T @ st - st.T @ (self._inverse() @ st)
+        RF = sum(Rj.reshape(len(Rj), -1) @ f.reshape(r, -1).T for Rj, f in zip(R, F, strict=True))
+        white = prof.LS_inv @ RF
+        e = white[p] * (prof.per_rss * prof.rss) ** 0.5
+        H = quad - white[:p].T @ white[:p] - (prof.curl / prof.per_rss**2) * np.outer(e, e)
+        return 0.5 * (H + H.T)
+
+    def solve_random(self, R: list[np.ndarray]) -> list[np.ndarray]:
+        """(Sigma^-1 + Z'Z)^-1 R, per block (r, K, L) in and out, leading block first."""
+        C = self.kernel.coupling
+        KR = small.left(self.K1, R[0])
+        tail = self._inverse() @ (self._join(R[1:]) - C.transpose_times(KR))
+        return [KR - small.left(self.K1, C.times(tail)), *self.kernel.split(tail)]
+
+    def conditional(self) -> list[np.ndarray]:
+        """(K, K, L) diagonal blocks of (Sigma^-1 + Z'Z)^-1, per block."""
+        N = self._inverse()
+        Q = self.kernel.eliminator.spread(N)
+        KQ = small.left(self.K1, Q)
+        lead = self.K1 + small.left(self.K1, KQ.transpose(1, 0, 2))
+        tail = [self._level_blocks(N, j).transpose(1, 2, 0) for j in range(len(self.Lambda))]
+        return [0.5 * (lead + lead.transpose(1, 0, 2)), *tail]
+
+    def quadratic(self, chunk: int = 512) -> np.ndarray:
+        """(n,) diagonal of Z (Sigma^-1 + Z'Z)^-1 Z', in chunks of leading levels; memory O(n + chunk q_t)."""
+        kernel, N = self.kernel, self._inverse()
+        lead, C = kernel.lead, kernel.coupling
+        order = np.argsort(lead.codes, kind="stable")
+        bounds = np.searchsorted(lead.codes[order], np.arange(lead.L + 1))
+        NC, n = self.conditional()[0], len(lead.codes)
+        out = np.zeros(n)
+        for a in range(lead.K):
+            for b in range(lead.K):
+                out += lead.columns[a] * lead.columns[b] * NC[a, b][lead.codes]
+        tails = [(kernel.starts[j] + b.codes * b.K + k, b.columns[k]) for j, b in enumerate(kernel.tail) for k in range(b.K)]
+        for at, x in tails:
+            for at2, x2 in tails:
+                out += x * x2 * N[at, at2]
+        for begin in range(0, lead.L, chunk):
+            end = min(begin + chunk, lead.L)
+            rows = order[bounds[begin] : bounds[end]]
+            level = lead.codes[rows]
+            CN = [c[begin:end] @ N for c in C.by_effect]  # (chunk, q_t) each
+            for a in range(lead.K):
+                weight = sum(lead.columns[b][rows] * self.K1[b, a][level] for b in range(lead.K))
+                for at, x in tails:
+                    out[rows] -= 2.0 * weight * CN[a][level - begin, at[rows]] * x[rows]
+        return out

@@ -1,0 +1,112 @@
+"""One grouping factor with any number of effects: exact Hessian, cost O(L K^2 (K + p)) per evaluation.
+
+Per level l, with D = Z'Z and T = I + D Sigma:  Z'V^-1 = T^-1 Z', so T^-1 [Z'Z, Z'M] gives
+W = Z'V^-1Z and R = Z'V^-1M at once, log|V| = sum log|T|, and S = M'M - sum (Z'M)' Sigma R.
+No factor of Sigma is needed, so a singular Sigma is an ordinary point.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..products import CrossProducts
+from . import small
+from .common import Likelihood, level_gram, level_products, profile, whitened
+
+__all__ = ["OneFactor"]
+
+
+class OneFactor:
+    """Products of a model whose random terms share one grouping factor."""
+
+    def __init__(self, A: CrossProducts) -> None:
+        (block,) = A.blocks
+        self.A, self.block = A, block
+        K, L = block.K, block.L
+        self.U = np.empty((K + A.m, K, L))  # per level Z'[Z, M], transposed: U[i, a] = (column i)'Z_a
+        self.U[:K] = level_gram(block)
+        self.U[K:] = level_products(block, A.M)
+
+    def at(self, Sigma: list[np.ndarray], like: Likelihood) -> OneFactorFactor:
+        """The factor at a relative covariance."""
+        return OneFactorFactor(self, Sigma[0], like)
+
+    def random_products(self) -> list[np.ndarray]:
+        """(m, K, L) per block: Z_j'M of every level."""
+        return [self.U[self.block.K :]]
+
+
+class OneFactorFactor:
+    """V and the profiled criterion at one Sigma."""
+
+    def __init__(self, kernel: OneFactor, Sigma: np.ndarray, like: Likelihood) -> None:
+        A, U = kernel.A, kernel.U
+        K, m = len(Sigma), A.m
+        self.kernel, self.Sigma, self.like = kernel, Sigma, like
+        logdet, self.T_inv = small.determinant_and_inverse(small.shrink(U[:K], Sigma))
+        R = small.left(self.T_inv, U)
+        self.W, self.R = R[:K], R[K:]
+        SR = np.matmul(Sigma, self.R).reshape(m, -1)
+        self.S = A.A - U[K:].reshape(m, -1) @ SR.T
+        self.profile = profile(self.S, logdet, A, like)
+
+    def derivatives(self, E: list[np.ndarray]) -> tuple[list[np.ndarray], np.ndarray]:
+        """G with df = tr(G dSigma), and the (n_par, n_par) second-order part at constant dSigma, exact.
+
+        H_kl = sum_l tr(E_k W E_l (2B - W)) - sum_ij Om_ij Pt_k[ij] Pt_l[ij], where B = R~R~' and
+        Pt_k = sum_l R~' E_k R~ over the whitened rows R~ of R.
+        """
+        prof, W = self.profile, self.W
+        K, _, L = W.shape
+        m, p = len(self.R), len(self.R) - 1
+        Rt = whitened(prof, self.R)
+        Gram = Rt.reshape(m * K, L) @ Rt.reshape(m * K, L).T
+        rows = Rt if self.like.reml else Rt[p:]
+        B = np.matmul(rows.transpose(2, 1, 0), rows.transpose(2, 0, 1)) if K > 2 else _outer(rows)
+        if K > 2:
+            B = np.ascontiguousarray(B.transpose(1, 2, 0))
+        G = (W - B).sum(axis=2)
+        Ek = E[0].reshape(len(E[0]), K * K)
+        Q = W.reshape(K * K, L) @ (2.0 * B - W).reshape(K * K, L).T  # [(b, c), (d, a)]
+        Q = Q.reshape(K, K, K, K).transpose(3, 0, 1, 2).reshape(K * K, K * K)  # [(a, b), (c, d)]
+        H = Ek @ Q @ Ek.T
+        Pt = Ek @ Gram.reshape(m, K, m, K).transpose(1, 3, 0, 2).reshape(K * K, m * m)
+        Om = np.ones((m, m)) if self.like.reml else np.zeros((m, m))
+        Om[p, :] = Om[:, p] = 1.0
+        Om[p, p] = prof.curl / prof.per_rss**2
+        H -= (Pt * Om.ravel()) @ Pt.T
+        return [0.5 * (G + G.T)], 0.5 * (H + H.T)
+
+    def solve_random(self, R: list[np.ndarray]) -> list[np.ndarray]:
+        """(Sigma^-1 + Z'Z)^-1 R per block, for R (r, K, L); written Sigma T^-1 R, valid for singular Sigma."""
+        return [np.matmul(self.Sigma, small.left(self.T_inv, R[0]))]
+
+    def quadratic(self) -> np.ndarray:
+        """(n,) diagonal of Z (Sigma^-1 + Z'Z)^-1 Z'."""
+        z, codes = self.kernel.block.columns, self.kernel.block.codes
+        return _quadratic(self.conditional()[0], z, codes)
+
+    def conditional(self) -> list[np.ndarray]:
+        """(K, K, L) blocks of (Sigma^-1 + Z'Z)^-1: conditional variances of b relative to sigma^2."""
+        K = len(self.Sigma)
+        C = np.matmul(self.Sigma, self.T_inv.reshape(K, -1)).reshape(K, K, -1)
+        return [0.5 * (C + C.transpose(1, 0, 2))]
+
+
+def _outer(rows: np.ndarray) -> np.ndarray:
+    """(K, K, L): sum over rows (r, K, L) of outer products, K <= 2."""
+    K = rows.shape[1]
+    out = np.empty((K, K, rows.shape[2]))
+    for a in range(K):
+        for b in range(a + 1):
+            out[a, b] = out[b, a] = (rows[:, a] * rows[:, b]).sum(axis=0)
+    return out
+
+
+def _quadratic(C: np.ndarray, z: np.ndarray, codes: np.ndarray) -> np.ndarray:
+    """(n,) z_i' C_level(i) z_i."""
+    out = np.zeros(len(codes))
+    for a in range(len(C)):
+        for b in range(a + 1):
+            out += (1.0 if a == b else 2.0) * z[a] * z[b] * C[a, b][codes]
+    return out

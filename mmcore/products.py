@@ -1,0 +1,127 @@
+"""Design -> cross-products: everything the criterion needs, formed once and independent of theta.
+
+Rows are scaled by the square roots of the prior weights. X enters through an orthonormal basis, X = Q R, and y
+through its residual on that basis, so that forming products does not square the condition number of X nor lose
+the digits a large mean of y takes. Random terms that share a grouping factor are one *block*.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.linalg.lapack import dpotrf, dtrtri
+
+from .design import Design, RandomTerm
+
+__all__ = ["Block", "CrossProducts", "cross_products", "orthonormal_basis"]
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """All random terms of one grouping factor."""
+
+    group: str
+    terms: tuple[int, ...]  # positions in design.terms
+    codes: np.ndarray  # (n,) level of each row
+    L: int  # number of levels
+    columns: np.ndarray  # (K, n) model-matrix columns, one row per effect, scaled by sqrt(weight)
+
+    @property
+    def K(self) -> int:
+        """Number of effects per level."""
+        return len(self.columns)
+
+
+@dataclass(frozen=True, slots=True)
+class CrossProducts:
+    """Weighted, orthogonalised data of a linear mixed model and the products of its fixed part."""
+
+    n: int
+    p: int
+    blocks: tuple[Block, ...]  # largest number of columns first
+    M: np.ndarray  # (p + 1, n): basis Q of sqrt(w) X, then sqrt(w)(y - offset) less its projection on Q
+    A: np.ndarray  # (p + 1, p + 1) = M M'
+    R: np.ndarray  # (p, p) upper, sqrt(w) X = Q R
+    gamma0: np.ndarray  # (p,) = Q' sqrt(w)(y - offset)
+    sqrt_w: np.ndarray | None  # (n,) or None for unit weights
+    sum_log_w: float  # sum of log weights
+    logdet_R: float  # log |R'R|
+
+    @property
+    def m(self) -> int:
+        """Rows of M: the fixed effects and the response."""
+        return self.p + 1
+
+    def beta(self, gamma: np.ndarray) -> np.ndarray:
+        """Fixed effects of X from coefficients of the basis beyond ``gamma0``."""
+        if not self.p:
+            return np.zeros(0)
+        return np.linalg.solve(self.R, self.gamma0 + gamma)
+
+
+def orthonormal_basis(Xt: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of Q' and upper R with X = Q R, for X given transposed, (p, n).
+
+    Cholesky QR applied twice: as accurate as Householder for condition numbers below 1e7 after column
+    scaling, and made of matrix products only. Worse conditioned X goes to LAPACK's Householder QR.
+    """
+    p = len(Xt)
+    if p == 0:
+        return Xt, np.zeros((0, 0))
+    scale = np.sqrt(np.einsum("ij,ij->i", Xt, Xt))
+    Q, R = Xt / scale[:, None], np.diag(scale)
+    for _ in range(2):
+        C, info = dpotrf(Q @ Q.T, lower=0, clean=1)
+        if info or C.diagonal().min() < 1e-6:
+            return _householder(Xt)
+        Q, R = dtrtri(C)[0].T @ Q, C @ R
+    return Q, R
+
+
+def _householder(Xt: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    Q, R = np.linalg.qr(Xt.T)
+    sign = np.where(np.diag(R) < 0, -1.0, 1.0)
+    return np.ascontiguousarray((Q * sign).T), R * sign[:, None]
+
+
+def _blocks(terms: Sequence[RandomTerm], sqrt_w: np.ndarray | None) -> tuple[Block, ...]:
+    """Amalgamate terms on one factor; order by number of columns, largest first."""
+    by_group: dict[str, list[int]] = {}
+    for t, term in enumerate(terms):
+        by_group.setdefault(term.group, []).append(t)
+    blocks = []
+    for group, members in by_group.items():
+        columns = [terms[t].columns.T for t in members]
+        rows = np.ascontiguousarray(columns[0] if len(columns) == 1 else np.vstack(columns))
+        if sqrt_w is not None:
+            rows = rows * sqrt_w
+        first = terms[members[0]]
+        blocks.append(Block(group, tuple(members), first.codes, len(first.levels), rows))
+    return tuple(sorted(blocks, key=lambda b: -b.K * b.L))
+
+
+def cross_products(design: Design, y: np.ndarray | None = None) -> CrossProducts:
+    """The products of a design; ``y`` replaces the response (offset still subtracted)."""
+    y = design.y if y is None else y
+    if design.offset is not None:
+        y = y - design.offset
+    sqrt_w, sum_log_w = None, 0.0
+    Xt = np.ascontiguousarray(design.X.T)
+    if design.weights is not None:
+        sqrt_w = np.sqrt(design.weights)
+        sum_log_w = float(np.log(design.weights).sum())
+        Xt, y = Xt * sqrt_w, y * sqrt_w
+    Q, R = orthonormal_basis(Xt)
+    gamma0 = Q @ y
+    resid = y - gamma0 @ Q
+    again = Q @ resid  # second projection: what is left of Q in the residual is rounding of a large mean
+    gamma0, resid = gamma0 + again, resid - again @ Q
+    p, n = Q.shape
+    M = np.empty((p + 1, n))
+    M[:p], M[p] = Q, resid
+    logdet_R = 2.0 * float(np.log(np.abs(np.diag(R))).sum()) if p else 0.0
+    return CrossProducts(
+        n, p, _blocks(design.terms, sqrt_w), M, M @ M.T, R, gamma0, sqrt_w, sum_log_w, logdet_R
+    )
