@@ -1,0 +1,45 @@
+"""mmcore: linear mixed models and their diagnostics in NumPy and SciPy."""
+
+from .datasets import dataset_names, load_dataset
+from .errors import (
+    ConvergenceWarning,
+    DataError,
+    DesignError,
+    FitError,
+    FormulaError,
+    MixedModelError,
+    MixedModelWarning,
+    RankWarning,
+    SingularWarning,
+    UnsupportedError,
+)
+from .fit import Fit, OptInfo, fit_at, fit_design, fit_design_at, lm, lmer
+from .optimize import Control, Status
+from .varcorr import VarCorr
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Control",
+    "ConvergenceWarning",
+    "DataError",
+    "DesignError",
+    "Fit",
+    "FitError",
+    "FormulaError",
+    "MixedModelError",
+    "MixedModelWarning",
+    "OptInfo",
+    "RankWarning",
+    "SingularWarning",
+    "Status",
+    "UnsupportedError",
+    "VarCorr",
+    "dataset_names",
+    "fit_at",
+    "fit_design",
+    "fit_design_at",
+    "lm",
+    "lmer",
+    "load_dataset",
+]

@@ -33,6 +33,23 @@ class Block:
         """Number of effects per level."""
         return len(self.columns)
 
+    def products(self, rows: np.ndarray) -> np.ndarray:
+        """(r, K, L): sums over each level of ``rows`` (r, n) times the columns."""
+        out = np.empty((len(rows), self.K, self.L))
+        for a, column in enumerate(self.columns):
+            constant = column[0] == 1.0 and bool((column == 1.0).all())
+            for i, row in enumerate(rows):
+                out[i, a] = np.bincount(self.codes, row if constant else row * column, self.L)
+        return out
+
+    def gram(self) -> np.ndarray:
+        """(K, K, L): Z'Z of each level."""
+        out = np.empty((self.K, self.K, self.L))
+        for a in range(self.K):
+            for b in range(a + 1):
+                out[a, b] = out[b, a] = np.bincount(self.codes, self.columns[a] * self.columns[b], self.L)
+        return out
+
 
 @dataclass(frozen=True, slots=True)
 class CrossProducts:

@@ -15,11 +15,11 @@ import numpy as np
 from scipy.linalg.lapack import dpotrf, dtrtri
 
 from ..errors import FitError
-from ..products import Block, CrossProducts
+from ..products import CrossProducts
 
 LOG_2PI = log(2.0 * pi)
 
-__all__ = ["Likelihood", "Profile", "level_products", "level_sum", "profile"]
+__all__ = ["Likelihood", "Profile", "profile", "whitened"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,28 +74,3 @@ def whitened(prof: Profile, R: np.ndarray) -> np.ndarray:
     out = prof.LS_inv @ R.reshape(len(R), -1)
     out[-1] *= (prof.per_rss * prof.rss) ** 0.5
     return out.reshape(R.shape)
-
-
-def level_sum(codes: np.ndarray, values: np.ndarray, L: int) -> np.ndarray:
-    """(L,) sums of ``values`` (n,) over the levels."""
-    return np.bincount(codes, values, L)
-
-
-def level_products(block: Block, rows: np.ndarray) -> np.ndarray:
-    """(r, K, L): sums over each level of ``rows`` (r, n) times the block's columns (K, n)."""
-    out = np.empty((len(rows), block.K, block.L))
-    for a, column in enumerate(block.columns):
-        constant = column[0] == 1.0 and (column == 1.0).all()
-        for i, row in enumerate(rows):
-            out[i, a] = np.bincount(block.codes, row if constant else row * column, block.L)
-    return out
-
-
-def level_gram(block: Block) -> np.ndarray:
-    """(K, K, L): Z'Z of each level."""
-    K = block.K
-    out = np.empty((K, K, block.L))
-    for a in range(K):
-        for b in range(a + 1):
-            out[a, b] = out[b, a] = np.bincount(block.codes, block.columns[a] * block.columns[b], block.L)
-    return out

@@ -16,7 +16,7 @@ from ..covariance import cholesky_psd
 from ..errors import UnsupportedError
 from ..products import Block, CrossProducts
 from . import small
-from .common import Likelihood, level_gram, level_products, profile, whitened
+from .common import Likelihood, profile, whitened
 from .coupling import Coupling, choose_eliminator
 
 __all__ = ["Crossed"]
@@ -55,13 +55,13 @@ class Crossed:
             )
         K, L = self.lead.K, self.lead.L
         self.U = np.empty((K + A.m, K, L))
-        self.U[:K] = level_gram(self.lead)
-        self.U[K:] = level_products(self.lead, A.M)
+        self.U[:K] = self.lead.gram()
+        self.U[K:] = self.lead.products(A.M)
         self.coupling = Coupling(self.lead, self.tail, self.starts)
         self.eliminator = choose_eliminator(self.coupling)
         self.tail_gram = _tail_gram(self.tail, self.starts)
         self.tail_M = np.vstack(  # (q_t, m) = Z_t'M
-            [level_products(b, A.M).transpose(2, 1, 0).reshape(-1, A.m) for b in self.tail]
+            [b.products(A.M).transpose(2, 1, 0).reshape(-1, A.m) for b in self.tail]
         )
 
     def at(self, Sigma: list[np.ndarray], like: Likelihood) -> CrossedFactor:

@@ -13,7 +13,7 @@ import numpy as np
 
 from ..products import Block, CrossProducts
 from . import small
-from .common import Likelihood, level_gram, level_products, profile, whitened
+from .common import Likelihood, profile, whitened
 
 __all__ = ["Nested", "ancestors"]
 
@@ -37,11 +37,11 @@ class Nested:
     def __init__(self, A: CrossProducts, parents: dict[tuple[int, int], np.ndarray]) -> None:
         self.A, self.blocks, self.parents = A, A.blocks, parents
         J = len(A.blocks)
-        self.D = [level_gram(b) for b in A.blocks]
-        self.C = [level_products(b, A.M) for b in A.blocks]
+        self.D = [b.gram() for b in A.blocks]
+        self.C = [b.products(A.M) for b in A.blocks]
         # coupling[j, i][a, b, l] = (column a of outer i)'(column b of inner j) in level l of j
         self.coupling = {
-            (j, i): level_products(A.blocks[j], A.blocks[i].columns) for j in range(J) for i in range(j + 1, J)
+            (j, i): A.blocks[j].products(A.blocks[i].columns) for j in range(J) for i in range(j + 1, J)
         }
 
     def at(self, Sigma: list[np.ndarray], like: Likelihood) -> NestedFactor:

@@ -11,7 +11,7 @@ import numpy as np
 
 from ..products import CrossProducts
 from . import small
-from .common import Likelihood, level_gram, level_products, profile, whitened
+from .common import Likelihood, profile, whitened
 
 __all__ = ["OneFactor"]
 
@@ -24,8 +24,8 @@ class OneFactor:
         self.A, self.block = A, block
         K, L = block.K, block.L
         self.U = np.empty((K + A.m, K, L))  # per level Z'[Z, M], transposed: U[i, a] = (column i)'Z_a
-        self.U[:K] = level_gram(block)
-        self.U[K:] = level_products(block, A.M)
+        self.U[:K] = block.gram()
+        self.U[K:] = block.products(A.M)
 
     def at(self, Sigma: list[np.ndarray], like: Likelihood) -> OneFactorFactor:
         """The factor at a relative covariance."""

@@ -1,0 +1,447 @@
+"""Fitting: ``lmer`` finds theta, ``fit_at`` evaluates a model at a given theta, both end in one :class:`Fit`."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from .criterion import Criterion, criterion_for
+from .design import Design, build
+from .errors import ConvergenceWarning, DataError, SingularWarning, UnsupportedError
+from .kernels import Factor, Likelihood
+from .optimize import Control, Optimum, Status, minimize
+from .printing import summary_text
+from .varcorr import TermCovariance, VarCorr
+
+__all__ = ["Fit", "OptInfo", "fit_at", "fit_design", "lm", "lmer"]
+
+SINGULAR = 1e-4  # lme4's isSingular: a diagonal entry of Lambda below this
+
+
+@dataclass(frozen=True, slots=True)
+class OptInfo:
+    """What the optimizer did."""
+
+    method: str
+    evaluations: int  # of the criterion
+    iterations: int  # of the criterion with gradient and second-order matrix
+    gradient: np.ndarray  # (n_par,) at the last derivative evaluation
+    message: str
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A fitted linear mixed model: the point theta, and what the model is there. Immutable; refits make new ones.
+
+    Attributes are on the scale of the data; ``theta`` and ``Lambda`` are relative to ``sigma``.
+    A model without random effects is the same object with ``q = 0``.
+    """
+
+    design: Design  # y, X, random terms, weights, offset, labels
+    reml: bool
+    par: np.ndarray  # (n_par,) covariance parameters as optimized
+    criterion_fn: Criterion  # products and structures; evaluates the criterion at other parameters
+    state: Factor  # the factor of V at theta: what every diagnostic stands on
+    status: Status
+    optinfo: OptInfo
+    family: None = None  # a Gaussian model
+
+    # ---- numbers ----------------------------------------------------------------------------------------
+
+    @cached_property
+    def _gamma(self) -> np.ndarray:
+        """(p,) coefficients of the orthonormal basis of X, beyond the OLS ones."""
+        LS, p = self.state.profile.LS, self.design.p
+        return np.linalg.solve(LS[:p, :p].T, LS[p, :p]) if p else np.zeros(0)
+
+    @cached_property
+    def beta(self) -> np.ndarray:
+        """(p,) fixed effects, in the order of ``design.x_names``."""
+        return _readonly(self.criterion_fn.kernel.A.beta(self._gamma))
+
+    @cached_property
+    def XtVinvX_inv(self) -> np.ndarray:
+        """(p, p) = (X'V^-1X)^-1 with V relative to sigma^2; ``vcov`` is sigma^2 times this."""
+        p, R = self.design.p, self.criterion_fn.kernel.A.R
+        if not p:
+            return np.zeros((0, 0))
+        half = self.state.profile.LS_inv[:p, :p] @ np.linalg.inv(R).T
+        return _readonly(half.T @ half)
+
+    @cached_property
+    def Lambda(self) -> tuple[np.ndarray, ...]:
+        """Per term, (k, k) lower relative covariance factor (Bates et al. 2015, eq. 4)."""
+        return tuple(_readonly(L) for L in self.criterion_fn.covariance.Lambda(self.par))
+
+    @cached_property
+    def b(self) -> tuple[np.ndarray, ...]:
+        """Per term, (L, k) conditional modes of the random effects."""
+        weights = np.append(-self._gamma, 1.0)
+        kernel = self.criterion_fn.kernel
+        Zr = [np.tensordot(weights, C, 1)[None] for C in kernel.random_products()]
+        return _by_term(self, [x[0].T for x in self.state.solve_random(Zr)])
+
+    @cached_property
+    def _condvar(self) -> tuple[np.ndarray, ...]:
+        """Per term, (L, k, k) conditional covariance of b given y, sigma^2 (Sigma^-1 + Z'WZ)^-1, beta known."""
+        blocks = [self.sigma**2 * c.transpose(2, 0, 1) for c in self.state.conditional()]
+        return _by_term(self, blocks, square=True)
+
+    def diag_Vinv(self) -> np.ndarray:
+        """(n,) diagonal of V^-1, V = W^-1 + Z Lambda Lambda' Z' (relative to sigma^2). Cost O(n) for one factor."""
+        quadratic = self.state.quadratic()
+        w = self.design.weights
+        return 1.0 - quadratic if w is None else w * (1.0 - quadratic)
+
+    def solve_V(self, B: np.ndarray) -> np.ndarray:
+        """V^-1 B for B (n, r), V relative to sigma^2; no n x n matrix is formed."""
+        A = self.criterion_fn.kernel.A
+        rows = np.asarray(B, float).reshape(self.design.n, -1).T
+        rows = rows if A.sqrt_w is None else rows * A.sqrt_w
+        out = rows.copy()
+        for block, u in zip(A.blocks, self.state.solve_random([blk.products(rows) for blk in A.blocks]), strict=True):
+            for a in range(block.K):
+                out -= block.columns[a] * u[:, a][:, block.codes]
+        out = out if A.sqrt_w is None else out * A.sqrt_w
+        return out.T.reshape(np.shape(B))
+
+    @property
+    def sigma(self) -> float:
+        """Residual standard deviation, unit of y: eq. 40 (REML, denominator n - p) or 33 (ML, n)."""
+        known = self.state.like.sigma
+        profile = self.state.profile
+        return float(np.sqrt(profile.rss / profile.nu)) if known is None else known
+
+    @property
+    def criterion(self) -> float:
+        """REML criterion (eq. 41) if ``reml``, else -2 log-likelihood (eq. 34)."""
+        return self.state.profile.f
+
+    @property
+    def loglik(self) -> float:
+        """-criterion / 2; the restricted log-likelihood if ``reml``, as lme4's logLik."""
+        return -0.5 * self.criterion
+
+    @property
+    def df(self) -> int:
+        """Number of estimated parameters: p + covariance parameters + 1 for sigma (0 if sigma was given)."""
+        return self.design.p + len(self.par) + (self.state.like.sigma is None)
+
+    @property
+    def aic(self) -> float:
+        """criterion + 2 df."""
+        return self.criterion + 2 * self.df
+
+    @property
+    def bic(self) -> float:
+        """criterion + log(n) df, n the number of rows."""
+        return self.criterion + np.log(self.nobs) * self.df
+
+    @property
+    def nobs(self) -> int:
+        """Rows used."""
+        return self.design.n
+
+    @property
+    def is_singular(self) -> bool:
+        """True if a diagonal entry of Lambda is below 1e-4 (lme4's isSingular)."""
+        return any(float(np.abs(np.diag(L)).min()) < SINGULAR for L in self.Lambda)
+
+    @property
+    def converged(self) -> bool:
+        """True if the optimizer met its tolerance (or there was nothing to optimize)."""
+        return self.status.ok
+
+    # ---- labelled ---------------------------------------------------------------------------------------
+
+    @cached_property
+    def theta(self) -> pd.Series:
+        """Covariance parameters in lme4's order and names, e.g. ``Subject.Days.(Intercept)``."""
+        names: list[str] = []
+        for term, structure in zip(self.design.terms, self.criterion_fn.covariance.structures, strict=True):
+            names += [f"{term.group}.{name}" for name in structure.theta_names(term.effects)]
+        return pd.Series(self.criterion_fn.covariance.theta(self.par), index=names, name="theta")
+
+    @property
+    def fixef(self) -> pd.Series:
+        """Fixed effects by name."""
+        return pd.Series(self.beta, index=list(self.design.x_names), name="fixef")
+
+    @property
+    def fixef_full(self) -> pd.Series:
+        """Fixed effects of all columns, NaN for those dropped because X was rank deficient."""
+        return self.fixef.reindex(list(self.design.x_names_full))
+
+    @property
+    def vcov(self) -> pd.DataFrame:
+        """Covariance of the fixed effects at this theta: sigma^2 (X'V^-1X)^-1 (eq. 54)."""
+        names = list(self.design.x_names)
+        return pd.DataFrame(self.sigma**2 * self.XtVinvX_inv, index=names, columns=names)
+
+    @property
+    def se(self) -> pd.Series:
+        """Standard errors: square roots of the diagonal of ``vcov``."""
+        values = self.sigma * np.sqrt(np.diag(self.XtVinvX_inv))
+        return pd.Series(values, index=list(self.design.x_names), name="se")
+
+    @property
+    def ngroups(self) -> dict[str, int]:
+        """Levels per grouping factor."""
+        return {t.group: len(t.levels) for t in self.design.terms}
+
+    @property
+    def varcorr(self) -> VarCorr:
+        """Covariances of the random effects and the residual standard deviation."""
+        terms = [
+            TermCovariance(t.group, t.effects, self.sigma**2 * (L @ L.T))
+            for t, L in zip(self.design.terms, self.Lambda, strict=True)
+        ]
+        return VarCorr(terms, self.sigma)
+
+    @property
+    def ranef(self) -> dict[str, pd.DataFrame]:
+        """Conditional modes by grouping factor: levels x effects."""
+        frames: dict[str, pd.DataFrame] = {}
+        for t, b in zip(self.design.terms, self.b, strict=True):
+            part = pd.DataFrame(b, index=list(t.levels), columns=list(t.effects))
+            frames[t.group] = pd.concat([frames[t.group], part], axis=1) if t.group in frames else part
+        return frames
+
+    @property
+    def condvar(self) -> dict[str, np.ndarray]:
+        """Conditional covariances of the random effects by term name: (levels, k, k); beta is taken as known."""
+        return dict(zip(self.varcorr, self._condvar, strict=True))
+
+    def coef(self) -> dict[str, pd.DataFrame]:
+        """Per grouping factor, fixed effects plus the level's random effects (levels x all effects)."""
+        out = {}
+        for group, effects in self.ranef.items():
+            columns = list(dict.fromkeys([*self.design.x_names, *effects.columns]))
+            base = self.fixef.reindex(columns, fill_value=0.0).to_numpy()
+            frame = pd.DataFrame(np.tile(base, (len(effects), 1)), index=effects.index, columns=columns)
+            frame[list(effects.columns)] += effects
+            out[group] = frame
+        return out
+
+    @cached_property
+    def _random_part(self) -> np.ndarray:
+        """(n,) Z b."""
+        out = np.zeros(self.design.n)
+        for t, b in zip(self.design.terms, self.b, strict=True):
+            for k in range(b.shape[1]):
+                out += t.columns[:, k] * b[:, k][t.codes]
+        return out
+
+    @cached_property
+    def fitted_marginal(self) -> np.ndarray:
+        """(n,) X beta + offset."""
+        out = self.design.X @ self.beta
+        return out if self.design.offset is None else out + self.design.offset
+
+    @property
+    def fitted(self) -> pd.Series:
+        """Conditional fitted values X beta + Z b + offset, by row label."""
+        return pd.Series(self.fitted_marginal + self._random_part, index=self.design.index, name="fitted")
+
+    def resid(self, type: str = "response", scaled: bool = False) -> pd.Series:  # noqa: A002
+        """Conditional residuals by row label.
+
+        ``response`` and ``working``: y - fitted. ``pearson`` and ``deviance``: sqrt(weight) (y - fitted).
+        ``scaled`` divides by sigma. As lme4's residuals.merMod; marginal residuals are ``hlm_resid``'s.
+        """
+        if type not in ("response", "working", "pearson", "deviance"):
+            raise UnsupportedError(
+                f"resid(type={type!r}) is not one of 'response', 'pearson', 'deviance', 'working'"
+            )
+        values = self.design.y - self.fitted_marginal - self._random_part
+        if type in ("pearson", "deviance") and self.design.weights is not None:
+            values = values * np.sqrt(self.design.weights)
+        return pd.Series(values / self.sigma if scaled else values, index=self.design.index, name="resid")
+
+    @property
+    def formula(self) -> str:
+        """The formula, rebuilt from its tree."""
+        return self.design.formula.to_r()
+
+    def summary(self) -> str:
+        """Text in the layout of lme4's summary()."""
+        return summary_text(self)
+
+    def __repr__(self) -> str:
+        return self.summary()
+
+    def refit(self, y: Sequence[float] | np.ndarray) -> Fit:
+        """The same model for another response (rows in the order of this fit)."""
+        values = np.asarray(y, float)
+        if values.shape != (self.design.n,):
+            raise DataError(f"refit needs {self.design.n} values of the response, got shape {values.shape}")
+        return fit_design(self.design.with_response(values), reml=self.reml, sigma=self.state.like.sigma)
+
+    def __getstate__(self) -> dict[str, Any]:
+        names = self.__dataclass_fields__
+        return {k: v for k, v in self.__dict__.items() if k in names}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+
+
+def _readonly(a: np.ndarray) -> np.ndarray:
+    a.flags.writeable = False
+    return a
+
+
+def _by_term(fit: Fit, blocks: list[np.ndarray], square: bool = False) -> tuple[np.ndarray, ...]:
+    """Cut per-block arrays (L, K[, K]) into one array per term, in the order of the design."""
+    out: list[np.ndarray] = [np.empty(0)] * len(fit.design.terms)
+    for block, values in zip(fit.criterion_fn.kernel.A.blocks, blocks, strict=True):
+        at = 0
+        for t in block.terms:
+            rows = slice(at, at + len(fit.design.terms[t].effects))
+            out[t] = _readonly(np.ascontiguousarray(values[:, rows, rows] if square else values[:, rows]))
+            at = rows.stop
+    return tuple(out)
+
+
+def fit_design(
+    design: Design,
+    *,
+    reml: bool = True,
+    start: Sequence[float] | np.ndarray | None = None,
+    sigma: float | None = None,
+    control: Control | None = None,
+) -> Fit:
+    """Estimate theta for a design: the whole of ``lmer`` after its formula, and of every deletion refit."""
+    criterion = criterion_for(design, Likelihood(reml, sigma))
+    cov = criterion.covariance
+    first = cov.start() if start is None else cov.from_theta(_check_theta(start, criterion))
+    control = control or Control(decrement=1e-9 if design.n < 20_000 else 1e-6)
+    optimum, factor = minimize(criterion, first, cov.scale_index(), control)
+    par = cov.canonical(optimum.par)
+    info = OptInfo("newton", criterion.evaluations, optimum.iterations, optimum.gradient, optimum.status.value)
+    return Fit(design, reml, _readonly(par), criterion, factor, optimum.status, info)
+
+
+def _check_theta(theta: Sequence[float] | np.ndarray, criterion: Criterion) -> np.ndarray:
+    values = np.asarray(theta, float).ravel()
+    expected = criterion.covariance.n_theta
+    if len(values) != expected or not np.isfinite(values).all():
+        raise DataError(f"theta needs {expected} finite values for this model, got {len(values)}: {values!r}")
+    return values
+
+
+def _warn(fit: Fit) -> Fit:
+    if not fit.converged:
+        warnings.warn(ConvergenceWarning(fit.status.value), stacklevel=3)
+    elif fit.is_singular:
+        names = [n for n, t in zip(fit.varcorr, fit.Lambda, strict=True) if np.abs(np.diag(t)).min() < SINGULAR]
+        warnings.warn(
+            SingularWarning(f"boundary (singular) fit: a variance of {', '.join(names)} is zero or a correlation is +-1"),
+            stacklevel=3,
+        )
+    return fit
+
+
+def lmer(
+    formula: str,
+    data: Any,
+    *,
+    reml: bool = True,
+    weights: Any = None,
+    offset: Any = None,
+    contrasts: Mapping[str, str] | None = None,
+    na_action: str = "omit",
+    start: Sequence[float] | None = None,
+    sigma: float | None = None,
+    residual: str | None = None,
+    control: Control | None = None,
+) -> Fit:
+    """Fit a linear mixed model, y = X beta + Z b + e, by REML or maximum likelihood.
+
+    Not for non-Gaussian responses, nor for models without a random term (use ``lm``).
+
+    Parameters
+    ----------
+    formula : lme4's language, e.g. ``"Reaction ~ Days + (Days | Subject)"``; parsed, never evaluated as code.
+    data : DataFrame with the columns of the formula.
+    reml : REML criterion (default) or the likelihood.
+    weights : prior weights, (n,) or a column name: Var(e_i) = sigma^2 / w_i.
+    offset : added to the linear predictor, (n,) or a column name.
+    contrasts : coding per factor, e.g. ``{"g": "sum"}``; default treatment, polynomial for ordered factors.
+    na_action : ``omit``, ``exclude`` (results padded with NaN) or ``fail``.
+    start : theta to start from, in lme4's order.
+    sigma : residual standard deviation if it is known.
+
+    Returns
+    -------
+    Fit
+
+    Raises
+    ------
+    FormulaError, DataError, DesignError, UnsupportedError: what is wrong, with the name or place.
+
+    Cost: products O(n), then 3-10 evaluations whose cost does not depend on n. Equals lme4::lmer (R) at its
+    optimum; the criterion is never worse by more than 1e-9 relative.
+    """
+    if residual is not None:
+        raise UnsupportedError(f"residual={residual!r}: residual structures are not available for this model yet")
+    design = build(formula, data, weights=weights, offset=offset, contrasts=contrasts, na_action=na_action)
+    if not design.terms:
+        raise UnsupportedError(f"{formula!r} has no random-effects term such as (1 | g); use mm.lm for a linear model")
+    return _warn(fit_design(design, reml=reml, start=start, sigma=sigma, control=control))
+
+
+def lm(
+    formula: str,
+    data: Any,
+    *,
+    weights: Any = None,
+    offset: Any = None,
+    contrasts: Mapping[str, str] | None = None,
+    na_action: str = "omit",
+) -> Fit:
+    """Fit a linear model by least squares: the mixed model with q = 0.
+
+    ``sigma`` has denominator n - p and ``criterion`` is -2 log-likelihood with the ML variance, as R's lm/logLik.
+    """
+    design = build(formula, data, weights=weights, offset=offset, contrasts=contrasts, na_action=na_action)
+    if design.terms:
+        raise UnsupportedError(f"{formula!r} has random-effects terms; use mm.lmer")
+    return fit_design(design, reml=True)
+
+
+def fit_at(
+    formula: str,
+    data: Any,
+    theta: Sequence[float] | np.ndarray,
+    *,
+    reml: bool = True,
+    weights: Any = None,
+    offset: Any = None,
+    contrasts: Mapping[str, str] | None = None,
+    na_action: str = "omit",
+    sigma: float | None = None,
+) -> Fit:
+    """The model at a given theta, nothing optimized: what a comparison at fixed theta and a profile stand on.
+
+    ``theta`` in lme4's order (``fit.theta``). Equals mkMerMod after evaluating lme4's deviance function at theta.
+    """
+    design = build(formula, data, weights=weights, offset=offset, contrasts=contrasts, na_action=na_action)
+    return fit_design_at(design, theta, reml=reml, sigma=sigma)
+
+
+def fit_design_at(
+    design: Design, theta: Sequence[float] | np.ndarray, *, reml: bool = True, sigma: float | None = None
+) -> Fit:
+    """``fit_at`` for a design that exists already."""
+    criterion = criterion_for(design, Likelihood(reml, sigma))
+    par = criterion.covariance.from_theta(_check_theta(theta, criterion))
+    factor = criterion.factor(par)
+    gradient = criterion.derivatives(par, factor)[0] if len(par) else par
+    info = OptInfo("none", 1, 0, gradient, Status.NOT_OPTIMIZED.value)
+    return Fit(design, reml, _readonly(par), criterion, factor, Status.NOT_OPTIMIZED, info)
