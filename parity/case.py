@@ -1,8 +1,7 @@
 """A case: one model on one data set, as data. Every engine gets the same case and nothing else.
-
-A case is a JSON file in `parity/cases/`. It holds no code: the formula is text that the engines parse, columns that
-the data set lacks are given as numbers. Its `id` is a hash of what defines the model, so that a recording made for
-an older content of the case is noticed.
+ A case is a JSON file in `parity/cases/`. It holds no code: the formula is text that the engines parse,
+columns that the data set lacks are given as numbers. Its `id` is a hash of what defines the model, so that
+a recording made for an older content of the case is noticed.
 """
 
 import hashlib
@@ -39,7 +38,7 @@ class Case(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     offset: str | None = None  # name of a column
     contrasts: dict[str, Contrast] = {}  # factor -> coding; R's defaults elsewhere
     columns: dict[str, tuple[float, ...]] = {}  # columns added to the data, values recycled over its rows
-    rows: tuple[int, int, int] | None = None  # start, stop, step of a Python slice of the data; None: all rows
+    rows: tuple[int, int, int] | None = None  # start, stop, step of a slice of the data; None: all
     expect: Literal["fit", "refuse"] = "fit"  # "refuse": an invalid model that both sides must reject
     tags: tuple[str, ...] = ()  # "lmm", "slow", ...: for selection only
     note: str = ""  # what this case is there to show
@@ -55,7 +54,8 @@ class Case(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
     @property
     def id(self) -> str:
-        """Twelve hexadecimal digits of the SHA-256 of all that defines the model (not name, tags and note)."""
+        """Twelve hexadecimal digits of the SHA-256 of all that defines the model (not name, tags and
+        note)."""
         return hashlib.sha256(canonical(self)).hexdigest()[:12]
 
 
@@ -74,7 +74,8 @@ def load_case(path: Path) -> Case:
     Raises
     ------
     CaseError
-        if the file cannot be read, is not JSON, has an unknown or missing field, or is not named after its case.
+        if the file cannot be read, is not JSON, has an unknown or missing field, or is not named after its
+        case.
     """
     try:
         case = msgspec.json.decode(path.read_bytes(), type=Case)
@@ -94,8 +95,8 @@ def load_cases(directory: Path | None = None) -> tuple[Case, ...]:
 def select(cases: Sequence[Case], wanted: Iterable[str] = (), *, slow: bool = False) -> tuple[Case, ...]:
     """The cases that match any of `wanted`: a name, a shell pattern of names, an id or `tag:TAG`.
 
-    With nothing wanted, all cases except those tagged "slow" (unless `slow`). A case asked for by its name is
-    always included.
+    With nothing wanted, all cases except those tagged "slow" (unless `slow`). A case asked for by its name
+    is always included.
 
     Raises
     ------

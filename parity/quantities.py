@@ -1,15 +1,15 @@
-"""The registry: every number that is compared, by name. Names, definitions, sources and measures stand here once.
-
-A quantity is a definition, never a bare name: two R functions that disagree are two quantities. Each row names the R
-function that computes it (same name, in `r_reference/R/`), so the table below is also the index of the R sources.
-Gates are in `policy.toml`; documentation tables and command-line listings are made from this file.
-
-Notation. n rows, p columns of X (full rank), q random effects; W = diag(prior weights);
-`V = sigma^2 (W^-1 + Z Lambda Lambda' Z')`; `C = (X' V^-1 X)^-1`; `P = V^-1 - V^-1 X C X' V^-1`;
-`r = y - offset - X beta` (marginal residual); `e = r - Z b` (conditional residual); `h` the diagonal of the matrix
-that maps y to the conditional fitted values. A deleted set A (one row, or all rows of one level) changes beta by
-`Delta_A = C X' V^-1[:, A] P_AA^-1 (P y)_A` and its covariance to
-`C_A = C + C X' V^-1[:, A] P_AA^-1 V^-1[A, :] X C`, with theta and sigma held at their full-data values.
+"""The registry: every number that is compared, by name. Names, definitions, sources and measures stand here
+once.
+ A quantity is a definition, never a bare name: two R functions that disagree are two quantities. Each row
+names the R function that computes it (same name, in `r_reference/R/`), so the table below is also the index
+of the R sources. Gates are in `policy.toml`; documentation tables and command-line listings are made from
+this file.
+ Notation. n rows, p columns of X (full rank), q random effects; W = diag(prior weights); `V = sigma^2 (W^-1
++ Z Lambda Lambda' Z')`; `C = (X' V^-1 X)^-1`; `P = V^-1 - V^-1 X C X' V^-1`; `r = y - offset - X beta`
+(marginal residual); `e = r - Z b` (conditional residual); `h` the diagonal of the matrix that maps y to the
+conditional fitted values. A deleted set A (one row, or all rows of one level) changes beta by `Delta_A = C
+X' V^-1[:, A] P_AA^-1 (P y)_A` and its covariance to `C_A = C + C X' V^-1[:, A] P_AA^-1 V^-1[A, :] X C`,
+with theta and sigma held at their full-data values.
 """
 
 from dataclasses import dataclass
@@ -18,14 +18,14 @@ from typing import Literal
 
 Lane = Literal["at_theta", "optimum", "default", "certified"]
 Index = Literal[
-    "scalar", "x_cell", "x_moment", "obs", "coef", "coef_pair", "theta", "covariance", "level_effect",
-    "level_effect_pair", "level_row", "level",
+    "scalar", "x_cell", "x_moment", "obs", "coef", "coef_pair", "theta", "covariance",
+    "level_effect", "level_effect_pair", "level_row", "level",
 ]  # fmt: skip
 Unit = Literal["1", "y", "y^2", "log"]
 Group = Literal["design", "criterion", "fixed", "random", "residual", "leverage", "influence"]
 Measure = Literal[
-    "exact", "relative", "gap", "criterion", "standard_errors", "whitened", "covariance", "scaled", "scaled_by_sd_y",
-    "mixed",
+    "exact", "relative", "gap", "criterion", "standard_errors", "whitened", "covariance", "scaled",
+    "scaled_by_sd_y", "mixed",
 ]  # fmt: skip
 
 X_MATRIX_LIMIT = 20_000  # cells of X above which x_matrix is left out and x_column_moments speaks alone
@@ -54,9 +54,9 @@ MEASURES = MappingProxyType(
         "relative": "|x - c| / |c|",
         "gap": "|x - c|, in deviance units",
         "criterion": "|x - c| / (1 + |c|)",
-        "standard_errors": "max |x - c| / SE, SE being the reference's standard error of that coefficient",
-        "whitened": "largest entry of |L^-1 (x - c) L^-T|, where c = L L': free of the units of the columns of X",
-        "covariance": "max |x_ij - c_ij| / sqrt(c_ii c_jj); a variance below the singularity threshold counts as zero",
+        "standard_errors": "max |x - c| / SE, the reference's standard error of that coefficient",
+        "whitened": "max |L^-1 (x - c) L^-T|, where c = L L': free of the units of the columns of X",
+        "covariance": "max |x_ij - c_ij| / sqrt(c_ii c_jj); below the singularity threshold c_ii counts as 0",
         "scaled": "max |x - c| / max |c|",
         "scaled_by_sd_y": "max |x - c| / sd(y)",
         "mixed": "max |x - c| / max(1, |c|)",
@@ -114,15 +114,15 @@ def _influence(
     return Quantity(name, "influence", index, "1", definition, f"{file}::{name}", measure, why)
 
 
-_COOKS = "Delta_A' C^-1 Delta_A / p: the one-step distance, theta and sigma fixed; not lme4's cooks.distance"
+_COOKS = "Delta_A' C^-1 Delta_A / p: one step, theta and sigma fixed; not lme4's cooks.distance"
 _MDFFITS = "Delta_A' C_A^-1 Delta_A / p: Cook's distance measured with the covariance after the deletion"
 _COVTRACE = "|tr(C^-1 C_A) - p|: growth of the covariance of beta; zero without influence"
 _COVRATIO = "det C_A / det C: the same growth as a ratio of volumes; one without influence"
 _LEVERAGE = {
     "overall": "diagonal of H1 + H2: leverage on the conditional fit, fixed and random part together",
-    "fixef": "diagonal of H1 = X C X' V^-1: the part of the leverage due to the fixed effects; sums to p",
-    "ranef": "diagonal of H2 = Z D Z' V^-1 (I - H1), D = sigma^2 Lambda Lambda': the part due to the random effects",
-    "ranef_uc": "diagonal of Z Lambda Lambda' Z': the random part not confounded with X; not bounded by one",
+    "fixef": "diagonal of H1 = X C X' V^-1: the fixed effects' part of the leverage; sums to p",
+    "ranef": "diagonal of H2 = Z D Z' V^-1 (I - H1), D = sigma^2 Lambda Lambda': the random effects' part",
+    "ranef_uc": "diagonal of Z Lambda Lambda' Z': the part not confounded with X; not bounded by one",
 }
 _ROW = ", A a single row"
 _LEVEL = ", A all rows of one level of a grouping factor"
@@ -132,11 +132,12 @@ _ROWS = (
     _design("n_obs", "scalar", "1", "number of rows used, after rows with missing values were left out"),
     _design("p_fixed", "scalar", "1", "number of columns of X after aliased columns were dropped"),
     _design("q_random", "scalar", "1", "number of columns of Z, all terms together"),
-    _design("y_response", "obs", "y", "response as modelled: the left side of the formula, offset not subtracted"),
+    _design("y_response", "obs", "y", "response: left side of the formula, offset not subtracted"),
     _design("x_matrix", "x_cell", "1", f"fixed-effects matrix, cell by cell (up to {X_MATRIX_LIMIT} cells)"),
-    _design("x_column_moments", "x_moment", "1", "sum, sum of squares and product with y of each column of X"),
+    _design("x_column_moments", "x_moment", "1", "sum, sum of squares, product with y of each column of X"),
     _design(
-        "z_rows", "level_row", "1", "position (from 0) of the level of each row in R's order of levels, per factor"
+        "z_rows", "level_row", "1",
+        "position (from 0) of the level of each row in R's order of levels, per grouping factor",
     ),
     _criterion("criterion", "what the optimiser minimises: the REML criterion, or -2 log-likelihood for ML"),
     _criterion("loglik", "log-likelihood (restricted for REML): -criterion / 2"),
@@ -149,7 +150,8 @@ _ROWS = (
         "quantities.R::sigma", "relative", "a positive scale parameter",
     ),
     Quantity(
-        "fixef", "fixed", "coef", "y", "estimates of the fixed effects", "quantities.R::fixef", "standard_errors",
+        "fixef", "fixed", "coef", "y", "estimates of the fixed effects", "quantities.R::fixef",
+        "standard_errors",
         "free of the units of y and of the columns of X, and what a user would notice",
     ),
     Quantity(
@@ -162,13 +164,15 @@ _ROWS = (
     ),
     Quantity(
         "theta", "random", "theta", "1",
-        "covariance parameters relative to sigma: entries of the lower factors Lambda, term by term, column by column",
-        "quantities.R::theta", "scaled", "only for regular fits; the sign-free form is lambda_crossprod", OWN_OPTIMUM,
+        "covariance parameters relative to sigma: lower factors Lambda, term by term, column by column",
+        "quantities.R::theta", "scaled", "only for regular fits; the sign-free form is lambda_crossprod",
+        OWN_OPTIMUM,
     ),
     Quantity(
         "lambda_crossprod", "random", "covariance", "1",
         "Lambda Lambda' of each term: covariance of its random effects relative to sigma^2",
-        "quantities.R::lambda_crossprod", "covariance", "free of signs, rotations and units; safe for singular fits",
+        "quantities.R::lambda_crossprod", "covariance",
+        "free of signs, rotations and units; safe for singular fits",
     ),
     Quantity(
         "varcorr", "random", "covariance", "y^2",
@@ -181,7 +185,7 @@ _ROWS = (
     ),
     Quantity(
         "condvar", "random", "level_effect_pair", "y^2",
-        "covariance of the random effects given y, theta and beta: sigma^2 Lambda (Lambda' Z'W Z Lambda + I)^-1 Lambda'",
+        "covariance of b given y, beta, theta: sigma^2 Lambda (Lambda' Z'WZ Lambda + I)^-1 Lambda'",
         "quantities.R::condvar", "scaled", "covariances near zero are differences of larger numbers",
     ),
     _residual("fitted", "y", "conditional fitted values: X beta + Z b + offset", "quantities.R"),
@@ -192,22 +196,27 @@ _ROWS = (
         "rstudent_lme4", "1", "sqrt(w) e / (sigma sqrt(1 - h)): internally studentised, despite lme4's name",
         "quantities.R",
     ),
-    _residual("resid_conditional_studentized", "1", "e divided by the root of the diagonal of its covariance R P R, "
-              "R = sigma^2 W^-1"),
+    _residual(
+        "resid_conditional_studentized", "1",
+        "e divided by the root of the diagonal of its covariance R P R, R = sigma^2 W^-1",
+    ),
     _residual("fitted_marginal", "y", "marginal fitted values: X beta + offset"),
     _residual("resid_marginal", "y", "r = y - offset - X beta"),
     _residual("resid_marginal_pearson", "1", "r / sqrt(diag V)"),
     _residual("resid_marginal_studentized", "1", "r / sqrt(diag(V - X C X'))"),
     _residual(
-        "resid_marginal_cholesky", "1", "L^-1 r, where V = L L' with the rows in data order: depends on that order"
+        "resid_marginal_cholesky", "1",
+        "L^-1 r, where V = L L' with the rows in data order: depends on that order",
     ),
     _residual(
-        "fitted_ls", "y", "fit of a separate least-squares regression in each level of the first grouping factor, on "
-        "the columns of X that vary in it and an intercept"
+        "fitted_ls", "y",
+        "fit of a separate least-squares regression in each level of the first grouping factor, on the "
+        "columns of X that vary in it and an intercept",
     ),
     _residual("resid_ls", "y", "y minus fitted_ls"),
     _leverage(
-        "hatvalues", "obs", "h: diagonal of the map from y to the conditional fit, as lme4's hatvalues", "quantities.R"
+        "hatvalues", "obs", "h: diagonal of the map from y to the conditional fit, as lme4's hatvalues",
+        "quantities.R",
     ),
     *(_leverage(f"leverage_{part}", "obs", text) for part, text in _LEVERAGE.items()),
     *(_leverage(f"leverage_{part}_group", "level", text + _MEAN) for part, text in _LEVERAGE.items()),

@@ -1,10 +1,10 @@
-"""What an engine says about a case: named quantities, each with labels and values, in one schema for every engine.
-
-Labels are mandatory: engines are compared label by label, never position by position. How each kind of quantity is
-labelled (scalars `""`, pairs `"a|b"`, rows by their 1-based number in the data set, levels `"group|level"`) is
-written in `quantities.INDEXES`.
-
-A recording is a `Results` and where it came from, in one JSON file (compressed where large) with a checksum.
+"""What an engine says about a case: named quantities, each with labels and values, in one schema for every
+engine.
+ Labels are mandatory: engines are compared label by label, never position by position. How each kind of
+quantity is labelled (scalars `""`, pairs `"a|b"`, rows by their 1-based number in the data set, levels
+`"group|level"`) is written in `quantities.INDEXES`.
+ A recording is a `Results` and where it came from, in one JSON file (compressed where large) with a
+checksum.
 """
 
 import gzip
@@ -31,13 +31,14 @@ Status = Literal[
     "error",  # it failed
     "crashed",  # its process died
     "timeout",  # it was stopped
-    "missing",  # a recorded reference that does not exist, is damaged, or belongs to another version of the case
+    "missing",  # a recording that does not exist, is damaged, or belongs to another content of the case
 ]
 MissingKind = Literal["unsupported", "undefined", "error", "skipped"]
 
 
 class RecordingError(ValueError):
-    """A recording cannot be used: damaged, of another schema, or made for other content; the message says which."""
+    """A recording cannot be used: damaged, of another schema, or made for other content; the message says
+    which."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +51,7 @@ class Value:
     def __post_init__(self) -> None:
         values = np.array(self.values, dtype=np.float64)
         if values.ndim != 1 or len(values) != len(self.labels):
-            raise ValueError(f"{len(self.labels)} labels for values of shape {values.shape}; one label per value")
+            raise ValueError(f"{len(self.labels)} labels for values of shape {values.shape}")
         values.flags.writeable = False
         object.__setattr__(self, "values", values)
         object.__setattr__(self, "labels", tuple(self.labels))
@@ -60,7 +61,7 @@ class Value:
 class Missing:
     """Why an engine has no value for a quantity."""
 
-    kind: MissingKind  # "undefined": no such number for this model; "skipped": too costly; "unsupported"; "error"
+    kind: MissingKind  # "undefined": this model has no such number; "skipped": too costly
     message: str
 
 
@@ -70,7 +71,8 @@ def _frozen() -> Mapping[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class Results:
-    """What one engine says about one case. Engines never raise for a bad case: `status` and `message` tell."""
+    """What one engine says about one case. Engines never raise for a bad case: `status` and `message`
+    tell."""
 
     engine: str
     version: str
@@ -82,7 +84,7 @@ class Results:
     singular: bool | None = None  # the fit is on the boundary of the parameter space; None: not said
     converged: bool | None = None  # None: nothing was optimised, or not said
     seconds: float | None = None  # wall time of the fit and its measures
-    provenance: Mapping[str, Any] = field(default_factory=_frozen)  # versions, session, hash of the code, checks made
+    provenance: Mapping[str, Any] = field(default_factory=_frozen)  # versions, hash of the code, checks made
 
     def __post_init__(self) -> None:
         for name in ("values", "missing", "provenance"):
@@ -110,7 +112,7 @@ def scalar(number: float) -> Value:
     return Value(("",), np.array([number], dtype=np.float64))
 
 
-# --- recordings -------------------------------------------------------------------------------------------------
+# --- recordings --------------------------------------------------------------------------------
 
 
 class _Stored(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -160,8 +162,8 @@ def recording_path(directory: Path, case_name: str) -> Path:
 def write_recording(directory: Path, case: Case, results: Results) -> Path:
     """Write a recording, replacing one of the same name, and return its path.
 
-    Numbers are written as the shortest text that reads back to the same double (17 digits at most); NaN and the
-    infinities as strings. Files above 1 MB are compressed.
+    Numbers are written as the shortest text that reads back to the same double (17 digits at most); NaN and
+    the infinities as strings. Files above 1 MB are compressed.
     """
     directory.mkdir(parents=True, exist_ok=True)
     content = _content(case, results)
@@ -191,16 +193,18 @@ def read_recording(path: Path) -> Recording:
         content = msgspec.json.decode(data)
         stored = msgspec.convert(content, _Recording)
     except FileNotFoundError as error:
-        raise RecordingError(f"there is no recording {path.name}; `parity record` makes one from live R") from error
+        message = f"there is no recording {path.name}; `parity record` makes one from live R"
+        raise RecordingError(message) from error
     except (OSError, EOFError, msgspec.DecodeError, ValueError) as error:
-        raise RecordingError(f"recording {path.name} is damaged: {error}; restore it or record it again") from error
+        message = f"recording {path.name} is damaged: {error}; restore it or record it again"
+        raise RecordingError(message) from error
     if stored.schema != SCHEMA:
         raise RecordingError(f"recording {path.name} has schema {stored.schema}, this program reads {SCHEMA}")
     checksum = _checksum(content)
     if checksum != stored.checksum:
         raise RecordingError(
-            f"recording {path.name} is damaged: its checksum is {stored.checksum[:12]}..., its content hashes to "
-            f"{checksum[:12]}...; restore it or record it again"
+            f"recording {path.name} is damaged: its checksum is {stored.checksum[:12]}..., its content "
+            f"hashes to {checksum[:12]}...; restore it or record it again"
         )
     return Recording(stored.case, _results(path, stored))
 
@@ -236,7 +240,7 @@ def _content(case: Case, results: Results) -> dict[str, Any]:
 def _results(path: Path, stored: _Recording) -> Results:
     unknown = sorted({value.labels for value in stored.values.values()} - set(stored.label_sets))
     if unknown:
-        raise RecordingError(f"recording {path.name} is damaged: it refers to label sets {', '.join(unknown)}")
+        raise RecordingError(f"recording {path.name} is damaged: no label sets {', '.join(unknown)}")
     labels = {key: tuple(names) for key, names in stored.label_sets.items()}
     try:
         values = {

@@ -1,0 +1,160 @@
+"""What an engine is, and how one is found.
+ An engine is any object with `name`, `version`, `capabilities` and `run`. It gets a case and the names of
+quantities and answers with `Results`; it never raises for a bad case, it says so in the status. Engines are
+found by built-in name, by `package.module:factory`, or through the entry-point group `parity.engines`. They
+are imported only when asked for, so that a library that is not installed costs nothing.
+"""
+
+import importlib
+from collections.abc import Callable, Mapping, Sequence
+from importlib import metadata
+from types import MappingProxyType
+from typing import Protocol, cast, runtime_checkable
+
+import numpy as np
+
+from parity.case import Case
+from parity.quantities import NAMES, Lane
+from parity.results import Results
+
+ENTRY_POINTS = "parity.engines"
+
+BUILT_IN: Mapping[str, str] = MappingProxyType(
+    {
+        "mmcore": "parity.engines.mmcore:engine",
+        "r_live": "parity.engines.r_live:engine",
+        "recorded": "parity.engines.recorded:engine",
+    }
+)
+ALIASES: Mapping[str, str] = MappingProxyType({"live": "r_live"})
+
+CAPABILITIES: Mapping[str, str] = MappingProxyType(
+    {
+        "lm": "linear models without random effects",
+        "glm": "generalised linear models without random effects",
+        "lmm": "linear mixed models",
+        "glmm": "generalised linear mixed models",
+        "weights": "prior weights",
+        "offset": "an offset",
+        "contrasts": "a coding of factors other than R's default",
+        "at_theta": "evaluates a model at a given theta",
+        "optimum": "finds its own optimum",
+        "default": "can stop where its default settings stop (references only: plain lmer)",
+        "all_quantities": "offers every quantity of the registry (otherwise list those offered)",
+    }
+)
+
+
+class EngineError(ValueError):
+    """An engine cannot be loaded or is not an engine; the message says what was asked for and what is
+    missing."""
+
+
+class EngineUnavailable(EngineError):
+    """An engine is known but what it needs is not installed here; the message says what, and how to get
+    it."""
+
+
+@runtime_checkable
+class Engine(Protocol):
+    """Anything that can be asked for the quantities of a case."""
+
+    name: str
+    version: str
+    capabilities: frozenset[str]  # words of CAPABILITIES and names of quantities
+
+    def run(self, case: Case, quantities: Sequence[str], theta: np.ndarray | None = None) -> Results:
+        """The quantities of a case: at the engine's own optimum, or at `theta` (n_theta,) without
+        optimising.
+
+        Quantities that do not exist for the case, or are not offered, go to `Results.missing` with the
+        reason.
+        """
+        ...
+
+
+def needs(case: Case, lane: Lane) -> frozenset[str]:
+    """The capabilities a case asks for in a lane."""
+    mixed = "|" in case.formula
+    kind = ("" if case.family == "gaussian" else "g") + ("lmm" if mixed else "lm")
+    features = {
+        "weights": case.weights is not None,
+        "offset": case.offset is not None or "offset(" in case.formula,
+        "contrasts": bool(case.contrasts),
+    }
+    mode = "at_theta" if lane == "at_theta" else "optimum"
+    return frozenset({kind, mode, *(name for name, used in features.items() if used)})
+
+
+def lacking(engine: Engine, case: Case, lane: Lane) -> tuple[str, ...]:
+    """The capabilities that a case asks for and the engine does not claim, sorted."""
+    return tuple(sorted(needs(case, lane) - engine.capabilities))
+
+
+def offers(engine: Engine, quantity: str) -> bool:
+    """Whether the engine claims a quantity."""
+    return "all_quantities" in engine.capabilities or quantity in engine.capabilities
+
+
+def load(name: str) -> Engine:
+    """The engine of a name: built in, `package.module:factory`, or registered as an entry point.
+
+    Raises
+    ------
+    EngineError
+        if there is no such engine, it cannot be imported, or what the factory returns is not an engine.
+    EngineUnavailable
+        if it needs something that is not installed here (R, rpy2, a library).
+    """
+    name = ALIASES.get(name, name)
+    target = BUILT_IN.get(name) or (name if ":" in name else _registered().get(name))
+    if target is None:
+        known = ", ".join(available())
+        raise EngineError(f"no engine is named {name!r}; known: {known}; or give package.module:factory")
+    return checked(_factory(target)(), target)
+
+
+def available() -> tuple[str, ...]:
+    """Names that `load` knows: built in, then registered."""
+    return (*BUILT_IN, *sorted(set(_registered()) - set(BUILT_IN)))
+
+
+def checked(engine: object, what: str) -> Engine:
+    """The engine itself, if it is one.
+
+    Raises
+    ------
+    EngineError
+        naming what is missing, wrong or misspelt.
+    """
+    lacks = [part for part in ("name", "version", "capabilities", "run") if not hasattr(engine, part)]
+    if lacks:
+        raise EngineError(f"{what} is not an engine: {type(engine).__name__} has no {', '.join(lacks)}")
+    engine = cast(Engine, engine)
+    if not callable(engine.run):
+        raise EngineError(f"{what} is not an engine: its `run` cannot be called")
+    unknown = sorted(set(engine.capabilities) - set(CAPABILITIES) - set(NAMES))
+    if unknown:
+        words = ", ".join((*CAPABILITIES, "names of quantities"))
+        raise EngineError(f"{what} claims unknown capabilities {', '.join(unknown)}; known: {words}")
+    return engine
+
+
+def _factory(target: str) -> Callable[[], object]:
+    module_name, _, attribute = target.partition(":")
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name and module_name.startswith(error.name):
+            raise EngineError(f"engine {target}: there is no module {error.name!r}") from error
+        raise EngineUnavailable(f"engine {target} needs {error.name!r}, which is not installed") from error
+    except ImportError as error:
+        raise EngineUnavailable(f"engine {target} cannot be imported: {error}") from error
+    factory = getattr(module, attribute, None)
+    if not callable(factory):
+        raise EngineError(f"engine {target}: module {module_name!r} has no function {attribute!r}")
+    return factory
+
+
+def _registered() -> dict[str, str]:
+    return {point.name: point.value for point in metadata.entry_points(group=ENTRY_POINTS)}

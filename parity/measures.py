@@ -1,0 +1,159 @@
+"""How far an engine's values are from the reference's: one error per element, by the measure the registry
+names.
+ All measures are zero at agreement, free of the unit of y, and infinite where one side is infinite and the
+other is not. NaN marks elements that neither side defines.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from parity.policy import Policy
+from parity.quantities import Measure, Unit
+from parity.results import Results, Value
+
+DIGITS = 15.0  # a double carries no more
+
+
+@dataclass(frozen=True, slots=True)
+class Scales:
+    """What the reference says about sizes: the yardsticks of the measures."""
+
+    sd_y: float  # standard deviation of the response; 0 where the reference has none
+    se: Mapping[str, float]  # standard error of each fixed effect
+    condition: float  # condition number of X'V^-1X with unit diagonal; 1 where not known
+    floor: float  # smallest scale, as a fraction of the natural one
+    zero: float  # relative variance that counts as zero
+
+    def natural(self, unit: Unit) -> float:
+        """The size of ordinary numbers of a unit."""
+        return {"1": 1.0, "log": 1.0, "y": self.sd_y, "y^2": self.sd_y**2}[unit]
+
+
+def scales(reference: Results, policy: Policy) -> Scales:
+    """The yardsticks that a reference provides."""
+    y = reference.values.get("y_response")
+    se = reference.values.get("se_fixef")
+    return Scales(
+        sd_y=float(np.std(y.values, ddof=1)) if y is not None and len(y.values) > 1 else 0.0,
+        se=dict(zip(se.labels, se.values.tolist(), strict=True)) if se is not None else {},
+        condition=_condition(reference.values.get("vcov_fixef")),
+        floor=policy.scale.floor,
+        zero=policy.singular.threshold,
+    )
+
+
+def errors(measure: Measure, got: np.ndarray, want: Value, unit: Unit, scale: Scales) -> np.ndarray:
+    """(m,) error of each element of `got` (m,), which is aligned with `want`."""
+    reference = want.values
+    finite = np.isfinite(got) & np.isfinite(reference)
+    with np.errstate(all="ignore"):
+        result = _finite_errors(measure, got, want, unit, scale, finite)
+        same = (got == reference) | (np.isnan(got) & np.isnan(reference))
+    result = np.where(finite, result, np.where(same, 0.0, np.inf))
+    return np.where(np.isnan(got) & np.isnan(reference), np.nan, result)
+
+
+def digits(error: float) -> float:
+    """Decimal digits of agreement: -log10(error), between 0 and 15."""
+    if not error > 0:
+        return DIGITS if error == 0 else 0.0
+    return float(np.clip(-np.log10(error), 0.0, DIGITS))
+
+
+def log_relative_error(got: np.ndarray, want: np.ndarray) -> float:
+    """Smallest LRE of the elements, -log10(|x - c| / |c|), or -log10 |x| where c = 0; between 0 and 15."""
+    used = np.isfinite(got) & np.isfinite(want)
+    if not used.any():
+        return 0.0
+    x, c = got[used], want[used]
+    with np.errstate(all="ignore"):
+        error = np.where(c == 0, np.abs(x), np.abs(x - c) / np.abs(c))
+    return digits(float(np.max(error)))
+
+
+def _finite_errors(
+    measure: Measure, got: np.ndarray, want: Value, unit: Unit, scale: Scales, finite: np.ndarray
+) -> np.ndarray:
+    c = want.values
+    difference = np.abs(got - c)
+    size = np.abs(c)
+    match measure:
+        case "exact" | "mixed":
+            return difference / np.maximum(1.0, size)
+        case "gap":
+            return difference
+        case "criterion":
+            return difference / (1.0 + size)
+        case "relative":
+            return _divide(difference, size)
+        case "standard_errors" if all(label in scale.se for label in want.labels):
+            return _divide(difference, np.array([scale.se[label] for label in want.labels]))
+        case "whitened" if finite.all():
+            return _whitened(got, c, scale, unit)
+        case "covariance" if finite.all():
+            return _covariance(difference, want, scale)
+        case "scaled_by_sd_y" if scale.sd_y > 0:
+            return difference / scale.sd_y
+    return _scaled(difference, size[finite], scale, unit)
+
+
+def _scaled(difference: np.ndarray, size: np.ndarray, scale: Scales, unit: Unit) -> np.ndarray:
+    largest = float(np.max(size, initial=0.0))
+    return _divide(difference, np.full_like(difference, max(largest, scale.floor * scale.natural(unit))))
+
+
+def _divide(difference: np.ndarray, size: np.ndarray) -> np.ndarray:
+    return np.where(difference == 0, 0.0, difference / size)
+
+
+def _whitened(got: np.ndarray, want: np.ndarray, scale: Scales, unit: Unit) -> np.ndarray:
+    p = round(len(want) ** 0.5)
+    if p * p != len(want):
+        raise ValueError(f"a covariance of {len(want)} entries is not square")
+    target = want.reshape(p, p)
+    try:
+        factor = np.linalg.cholesky((target + target.T) / 2)
+    except np.linalg.LinAlgError:
+        return _scaled(np.abs(got - want), np.abs(want), scale, unit)
+    half = np.linalg.solve(factor, got.reshape(p, p) - target)
+    return np.abs(np.linalg.solve(factor, half.T)).T.reshape(-1)
+
+
+def _covariance(difference: np.ndarray, want: Value, scale: Scales) -> np.ndarray:
+    sizes = dict(zip(want.labels, want.values.tolist(), strict=True))
+    residual = sizes.get("Residual", 1.0)
+    scale_of = {
+        label: size if size > scale.zero * residual else scale.zero**0.5 * residual
+        for label, size in sizes.items()
+    }
+    return _divide(difference, np.array([_standard(label, scale_of) for label in want.labels]))
+
+
+def _standard(label: str, sizes: Mapping[str, float]) -> float:
+    """sqrt(c_ii c_jj) of the entry `group|i|j`; names may themselves contain the separator."""
+    if label == "Residual":
+        return sizes[label]
+    parts = label.split("|")
+    for first in range(1, len(parts) - 1):
+        for second in range(first + 1, len(parts)):
+            group, i, j = ("|".join(p) for p in (parts[:first], parts[first:second], parts[second:]))
+            row, column = sizes.get(f"{group}|{i}|{i}"), sizes.get(f"{group}|{j}|{j}")
+            if row is not None and column is not None:
+                return (row * column) ** 0.5
+    raise ValueError(f"the covariance entry {label!r} has no variances to be measured with")
+
+
+def _condition(vcov: Value | None) -> float:
+    if vcov is None or not np.isfinite(vcov.values).all() or not len(vcov.values):
+        return 1.0
+    p = round(len(vcov.values) ** 0.5)
+    if p * p != len(vcov.values):
+        return 1.0
+    matrix = vcov.values.reshape(p, p)
+    root = np.sqrt(np.abs(np.diag(matrix)))
+    if not (root > 0).all():
+        return 1.0
+    eigenvalues = np.linalg.eigvalsh(matrix / np.outer(root, root))
+    return float(eigenvalues[-1] / eigenvalues[0]) if eigenvalues[0] > 0 else np.inf

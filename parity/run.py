@@ -1,0 +1,274 @@
+"""The one loop: case by case through engine and reference, and the report that all views are made from.
+ Each case stands behind a barrier: what fails there is a verdict of that case, never the end of the run.
+Ctrl-C keeps what was done so far.
+"""
+
+import platform
+import time
+import traceback
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field, replace
+from functools import partial
+from importlib import metadata
+
+import numpy as np
+
+from parity.case import Case
+from parity.compare import Pair, Row, apply_known, compare, optima_differ
+from parity.engine import Engine, lacking
+from parity.known import Known
+from parity.policy import Policy, default_policy
+from parity.quantities import NAMES, Lane
+from parity.results import Results
+from parity.verdicts import Verdict
+
+EXIT_AGREE, EXIT_DIFFERENCE, EXIT_USAGE, EXIT_INFRASTRUCTURE = 0, 1, 2, 3
+
+REPORT_SCHEMA = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """Wall time of one case, both sides; shown only where the answers agreed."""
+
+    case: str
+    engine_seconds: float | None
+    reference_seconds: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class CaseReport:
+    """All verdicts of one case."""
+
+    case: Case
+    rows: tuple[Row, ...]
+    timing: Timing
+    theta: tuple[float, ...] = ()  # where lane at_theta was evaluated; the reference's optimum
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """A whole run: rows, and enough about where they come from to repeat it."""
+
+    engine: str
+    engine_version: str
+    reference: str
+    reference_version: str
+    lanes: tuple[Lane, ...]
+    rows: tuple[Row, ...]
+    cases: tuple[CaseReport, ...]
+    not_run: tuple[str, ...] = ()  # names of cases that an interruption left out
+    notes: tuple[str, ...] = ()  # said aloud: fallbacks, warnings of the run itself
+    environment: dict[str, str] = field(default_factory=dict)
+    seconds: float = 0.0
+
+    @property
+    def counts(self) -> dict[Verdict, int]:
+        """How often each verdict was given, in the order of the closed set."""
+        found = Counter(row.verdict for row in self.rows)
+        return {verdict: found[verdict] for verdict in Verdict if found[verdict]}
+
+    @property
+    def exit_code(self) -> int:
+        """0 all agree, 1 a difference, 3 it could not be told (infrastructure, interrupted, nothing
+        compared)."""
+        outcomes = Counter(row.outcome for row in self.rows)
+        if outcomes["fail"]:
+            return EXIT_DIFFERENCE
+        if outcomes["infrastructure"] or self.not_run or not outcomes["pass"]:
+            return EXIT_INFRASTRUCTURE
+        return EXIT_AGREE
+
+    @property
+    def headline(self) -> str:
+        """One sentence: the verdict of the run."""
+        outcomes = Counter(row.outcome for row in self.rows)
+        judged = outcomes["pass"] + outcomes["fail"]
+        if not judged and not outcomes["infrastructure"]:
+            return "nothing was compared: that is not success"
+        parts = [f"{outcomes['pass']} of {judged} comparisons agree"]
+        if outcomes["fail"]:
+            parts.append(f"{outcomes['fail']} differ")
+        if outcomes["infrastructure"]:
+            parts.append(f"{outcomes['infrastructure']} could not be made")
+        if self.not_run:
+            parts.append(f"interrupted, {len(self.not_run)} cases not run")
+        return ", ".join(parts)
+
+
+Observer = Callable[[CaseReport], None]
+
+
+def run(
+    cases: Sequence[Case],
+    engine: Engine,
+    reference: Engine,
+    *,
+    lanes: Sequence[Lane] = ("at_theta", "optimum"),
+    quantities: Sequence[str] = (),
+    known: Sequence[Known] = (),
+    policy: Policy | None = None,
+    jobs: int = 1,
+    notes: Sequence[str] = (),
+    observer: Observer = lambda _: None,
+) -> Report:
+    """Compare an engine with a reference on some cases.
+
+    Parameters
+    ----------
+    quantities : names of the registry; empty for all.
+    jobs : cases in flight at once. Engines run in threads of this process; references in R have their own.
+    observer : called with each case as it is done, in the order of completion, from this thread.
+
+    Never raises for what a case does. `KeyboardInterrupt` ends the loop and gives the report so far.
+    """
+    one = partial(
+        run_case, engine=engine, reference=reference, lanes=tuple(lanes), quantities=tuple(quantities),
+        policy=policy or default_policy(),
+    )  # fmt: skip
+    start = time.perf_counter()
+    done: dict[str, CaseReport] = {}
+    try:
+        for report in _each(one, cases, jobs):
+            done[report.case.name] = report
+            observer(report)
+    except KeyboardInterrupt:
+        notes = (*notes, "interrupted from the keyboard; this report covers the cases done until then")
+    reports = tuple(done[case.name] for case in cases if case.name in done)
+    rows = apply_known([row for report in reports for row in report.rows], known, engine.name, reference.name)
+    return Report(
+        engine=engine.name, engine_version=engine.version,
+        reference=reference.name, reference_version=reference.version,
+        lanes=tuple(lanes), rows=rows, cases=_with_rows(reports, rows),
+        not_run=tuple(case.name for case in cases if case.name not in done),
+        notes=tuple(notes), environment=environment(), seconds=time.perf_counter() - start,
+    )  # fmt: skip
+
+
+def run_case(
+    case: Case,
+    engine: Engine,
+    reference: Engine,
+    lanes: tuple[Lane, ...],
+    quantities: tuple[str, ...],
+    policy: Policy,
+) -> CaseReport:
+    """All lanes of one case: one run of the reference, one of the engine per lane."""
+    wanted = _wanted(quantities)
+    theirs = _ask(reference, case, wanted)
+    rows: list[Row] = []
+    seconds: list[float | None] = []
+    for lane in lanes:
+        pair = _pair(case, lane, engine, reference, theirs, wanted, policy)
+        pair = replace(pair, quantities=quantities)
+        rows.extend(compare(pair))
+        seconds.append(pair.engine.seconds)
+    theta = () if theirs.theta is None else tuple(theirs.theta.tolist())
+    timing = Timing(case.name, next((s for s in reversed(seconds) if s is not None), None), theirs.seconds)
+    return CaseReport(case, tuple(rows), timing, theta)
+
+
+# The yardsticks of the measures, and what judges the optimum, are asked for whatever the user wants to see.
+_ALWAYS = (
+    "n_obs", "p_fixed", "q_random", "y_response", "x_column_moments", "z_rows", "criterion", "theta",
+    "lambda_crossprod", "se_fixef", "vcov_fixef",
+)  # fmt: skip
+
+
+def _wanted(quantities: Sequence[str]) -> tuple[str, ...]:
+    return NAMES if not quantities else tuple(n for n in NAMES if n in quantities or n in _ALWAYS)
+
+
+def _pair(
+    case: Case,
+    lane: Lane,
+    engine: Engine,
+    reference: Engine,
+    theirs: Results,
+    wanted: tuple[str, ...],
+    policy: Policy,
+) -> Pair:
+    lacks = lacking(engine, case, lane)
+    refuse = case.expect == "refuse"
+    if lane == "default" and not refuse:
+        theirs = _ask_default(reference, case, wanted)
+    if lacks or (theirs.status != "ok" and not refuse):
+        ours = Results(engine.name, engine.version, "unsupported", "not asked")
+        return Pair(case, lane, ours, theirs, policy, claims=engine.capabilities, lacks=lacks)
+    theta = theirs.theta if lane == "at_theta" and not refuse else None
+    if lane == "at_theta" and theta is None and not refuse:
+        theirs = replace(theirs, status="error", message="gave no theta to evaluate the engine at")
+    ours = _ask(engine, case, wanted, theta)
+    witness = _witness(case, reference, ours, theirs, wanted, policy) if lane != "at_theta" else None
+    return Pair(case, lane, ours, theirs, policy, claims=engine.capabilities, witness=witness)
+
+
+def _witness(
+    case: Case, reference: Engine, ours: Results, theirs: Results, wanted: tuple[str, ...], policy: Policy
+) -> Results | None:
+    """The reference at the engine's theta, when the optima differ and it can be asked."""
+    if "at_theta" not in reference.capabilities or not optima_differ(ours, theirs, policy):
+        return None
+    if ours.theta is None or theirs.theta is None or len(theirs.theta) != len(ours.theta):
+        return None
+    witness = _ask(reference, case, wanted, ours.theta)
+    return witness if witness.status == "ok" else None
+
+
+def _ask_default(reference: Engine, case: Case, wanted: tuple[str, ...]) -> Results:
+    if "default" not in reference.capabilities:
+        message = "does not hold fits at default settings"
+        return Results(reference.name, reference.version, "unsupported", message)
+    return _ask(reference, case, wanted, polish=False)
+
+
+def _ask(
+    engine: Engine, case: Case, wanted: tuple[str, ...], theta: np.ndarray | None = None, **options: bool
+) -> Results:
+    """`engine.run` behind a barrier: whatever it raises, or returns instead of results, is an error of this
+    case."""
+    start = time.perf_counter()
+    try:
+        results: object = engine.run(case, wanted, theta, **options)
+    except Exception as error:  # the barrier: an engine is code of others
+        where = traceback.extract_tb(error.__traceback__)[-1]
+        message = f"{type(error).__name__}: {error} ({where.filename.rsplit('/', 1)[-1]}:{where.lineno})"
+        return Results(engine.name, engine.version, "error", message)
+    if not isinstance(results, Results):
+        message = f"`run` returned {type(results).__name__}, not Results"
+        return Results(engine.name, engine.version, "error", message)
+    return results if results.seconds is not None else replace(results, seconds=time.perf_counter() - start)
+
+
+def _each(one: Callable[[Case], CaseReport], cases: Sequence[Case], jobs: int) -> Iterator[CaseReport]:
+    if jobs <= 1:
+        yield from map(one, cases)
+        return
+    pool = ThreadPoolExecutor(max_workers=jobs)
+    try:
+        waiting: set[Future[CaseReport]] = {pool.submit(one, case) for case in cases}
+        while waiting:
+            finished, waiting = wait(waiting, return_when=FIRST_COMPLETED)
+            for future in finished:
+                yield future.result()
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _with_rows(reports: Sequence[CaseReport], rows: Sequence[Row]) -> tuple[CaseReport, ...]:
+    return tuple(
+        replace(report, rows=tuple(row for row in rows if row.case == report.case.name)) for report in reports
+    )
+
+
+def environment() -> dict[str, str]:
+    """Versions and machine, for the report."""
+    found = {"python": platform.python_version(), "machine": f"{platform.system()} {platform.machine()}"}
+    for package in ("mmparity", "numpy", "scipy", "pandas", "rpy2"):
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
