@@ -5,9 +5,8 @@ in `parity/_reference/` and the data sets in `mmcore/_data/`. The checkout wins,
 what runs.
 """
 
+import os
 from pathlib import Path
-
-from mmcore import datasets
 
 PACKAGE = Path(__file__).resolve().parent
 
@@ -37,7 +36,16 @@ def r_dir() -> Path:
 
 def data_dir() -> Path:
     """The data sets (CSV) and their manifest."""
-    return datasets.data_dir()
+    from mmcore.datasets import data_dir as shipped  # not above: the command line should start without SciPy
+
+    return shipped()
+
+
+def r_libraries() -> str:
+    """Value of R_LIBS for our R processes: the checkout's own library (`make hlmdiag` fills it) before the user's."""
+    own = PACKAGE.parent / ".r-library"
+    places = [str(own)] if own.is_dir() else []
+    return os.pathsep.join([*places, *filter(None, [os.environ.get("R_LIBS")])])
 
 
 def recorded_dir() -> Path:

@@ -46,6 +46,7 @@ apt_install() { # packages that apt does not know are left out
 }
 
 missing_r_packages() { # prints those of $R_PACKAGES that this R lacks
+  # shellcheck disable=SC2086
   Rscript --vanilla -e 'wanted <- commandArgs(TRUE); cat(wanted[!nzchar(suppressWarnings(
     vapply(wanted, function(p) system.file(package = p), "")))])' $R_PACKAGES </dev/null
 }
@@ -63,8 +64,9 @@ setup_r() {
   else
     say "installing R and its packages with apt (a few minutes; missing: $missing)"
     # shellcheck disable=SC2086
-    apt_install $DEBS && missing=$(missing_r_packages) && [ -z "$missing" ] ||
-      { note_failure apt; say "apt could not install: $missing (see $STATE/apt.log): going on without"; }
+    apt_install $DEBS || true
+    ! command -v Rscript >/dev/null || missing=$(missing_r_packages)
+    [ -z "$missing" ] || { note_failure apt; say "apt could not install: $missing (see $STATE/apt.log): going on without"; }
   fi
 }
 
@@ -111,7 +113,7 @@ make_venv() {
   python=$(find_python) || { say "Python 3.11 or later is needed; set PYTHON=/path/to/python3"; exit 1; }
   say "making $VENV with $("$python" --version)"
   if ! "$python" -m venv "$VENV" >/dev/null 2>&1; then
-    may_install && apt_install python3-venv python3-dev || true
+    if may_install; then apt_install python3-venv python3-dev || true; fi
     "$python" -m venv "$VENV"
   fi
 }
@@ -127,29 +129,32 @@ r_extra() { # the rpy2 that fits this R: the pins stand in pyproject.toml
 }
 
 install_package() { # $1: extras
+  local log=$STATE/pip.log
+  mkdir -p "$STATE"
   if command -v uv >/dev/null; then
-    uv pip install --quiet --python "$VENV/bin/python" --editable ".[$1]"
+    uv pip install --python "$VENV/bin/python" --editable ".[$1]" >"$log" 2>&1 </dev/null
   else
-    PIP_DISABLE_PIP_VERSION_CHECK=1 "$VENV/bin/python" -m pip install --quiet --editable ".[$1]" </dev/null
-  fi
+    PIP_DISABLE_PIP_VERSION_CHECK=1 "$VENV/bin/python" -m pip install --editable ".[$1]" >"$log" 2>&1 </dev/null
+  fi || { say "that failed; the end of $log:"; tail -15 "$log" >&2; return 1; }
 }
 
 setup_python() {
   local extra key stamp=$VENV/.mmparity-setup python_h
-  [ -x "$VENV/bin/python" ] && new_enough "$VENV/bin/python" || make_venv
+  if ! new_enough "$VENV/bin/python"; then make_venv; fi
   extra=$(r_extra)
   key=$({ cat pyproject.toml; echo "$extra"; "$VENV/bin/python" --version; pwd; } | sha256sum)
-  if [ "$(cat "$stamp" 2>/dev/null)" = "$key" ]; then return; fi
+  [ "$(cat "$stamp" 2>/dev/null)" != "$key" ] || return 0
   python_h=$("$VENV/bin/python" -c 'import sysconfig; print(sysconfig.get_path("include"))')/Python.h
   if [ -n "$extra" ] && [ ! -e "$python_h" ] && may_install; then apt_install python3-dev || true; fi
   say "installing mmparity into $VENV: extras dev,plots,parquet$extra"
-  if ! install_package "dev,plots,parquet$extra"; then
-    [ -n "$extra" ] || exit 1
-    say "rpy2 could not be installed: going on without live R"
+  if install_package "dev,plots,parquet$extra"; then
+    echo "$key" >"$stamp"
+  elif [ -n "$extra" ]; then
+    say "trying without rpy2: live R will not be used"
     install_package dev,plots,parquet
-    return
+  else
+    exit 1
   fi
-  echo "$key" >"$stamp"
 }
 
 [ "${1:-}" != hlmdiag ] || rm -f "$STATE/hlmdiag"
