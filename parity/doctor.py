@@ -88,9 +88,7 @@ def bridge_extra(r_version: tuple[int, ...]) -> str:
 
 def _abilities(facts: Sequence[Fact]) -> tuple[Ability, ...]:
     found = {fact.what: fact for fact in facts}
-    lacking = [name for name in ("R", *(f"R package {name}" for name in NEEDED)) if not _good(found, name)]
-    if not _good(found, "rpy2 starts R") and not _found(found, "R package jsonlite"):
-        lacking.append("rpy2 or the R package jsonlite, to talk to R")
+    lacking = _lacking(found)
     lme4 = not lacking
     way = "rpy2" if _good(found, "rpy2 starts R") else "Rscript (slower: one process per call)"
     why = f"lme4 {_found(found, 'R package lme4')} by {way}" if lme4 else f"missing: {', '.join(lacking)}"
@@ -103,6 +101,16 @@ def _abilities(facts: Sequence[Fact]) -> tuple[Ability, ...]:
         Ability("live HLMdiag", lme4 and bool(hlmdiag), f"HLMdiag {hlmdiag}" if hlmdiag else stand_in),
         Ability("recorded references: lanes at_theta, optimum", recordings.ok, recordings.found or "none"),
     )
+
+
+def _lacking(found: Mapping[str, Fact]) -> list[str]:
+    """What live lme4 needs and this machine has not."""
+    if not _good(found, "R"):
+        return ["R 4.2 or later"]
+    lacking = [f"R package {name}" for name in NEEDED if not _good(found, f"R package {name}")]
+    if not _good(found, "rpy2 starts R") and not _found(found, "R package jsonlite"):
+        lacking.append("rpy2 or the R package jsonlite, to talk to R")
+    return lacking
 
 
 def _good(facts: Mapping[str, Fact], what: str) -> bool:
@@ -150,10 +158,10 @@ def _bridge_facts(r_version: tuple[int, ...]) -> list[Fact]:
     mend = f"{sys.executable} -m pip install {pins}" if pins else ""
     complete = all(versions.values())
     text = ", ".join(f"{name} {version}" for name, version in versions.items() if version)
-    starts = _starts_r() if complete and r_version else "not tried"
+    problem = _starts_r() if complete and r_version else "not tried"
     return [
         Fact("rpy2", text, complete, "" if complete else mend),
-        Fact("rpy2 starts R", "yes" if not starts else "", not starts, mend if complete and starts else ""),
+        Fact("rpy2 starts R", f"no: {problem}" if problem else "yes", not problem, mend if problem else ""),
     ]
 
 

@@ -42,7 +42,7 @@ def data_dir() -> Path:
 
 
 def r_libraries() -> str:
-    """Value of R_LIBS for our R processes: the checkout's own library (`make hlmdiag` fills it) before the user's."""
+    """R_LIBS for our R processes: the checkout's own library (`make hlmdiag` fills it), then the user's."""
     own = PACKAGE.parent / ".r-library"
     places = [str(own)] if own.is_dir() else []
     return os.pathsep.join([*places, *filter(None, [os.environ.get("R_LIBS")])])
