@@ -30,6 +30,7 @@ class Row:
 
     case: str
     case_id: str
+    reference: str
     lane: Lane
     quantity: str  # a registry name, or WHOLE_MODEL
     verdict: Verdict
@@ -400,7 +401,7 @@ def _joined(first: str, second: str) -> str:
 # --- known differences -------------------------------------------------------------------------
 
 
-def apply_known(rows: Sequence[Row], known: Sequence[Known], engine: str, reference: str) -> tuple[Row, ...]:
+def apply_known(rows: Sequence[Row], known: Sequence[Known], engine: str) -> tuple[Row, ...]:
     """Rows with known differences marked; of all lanes and cases at once, because strictness needs them
     together.
 
@@ -409,7 +410,7 @@ def apply_known(rows: Sequence[Row], known: Sequence[Known], engine: str, refere
     """
     rows = list(rows)
     for entry in known:
-        covered = [i for i, row in enumerate(rows) if _covers(entry, row, engine, reference)]
+        covered = [i for i, row in enumerate(rows) if _covers(entry, row, engine)]
         differing = [i for i in covered if rows[i].outcome == "fail"]
         for i in differing:
             note = f"{entry.reason} (was {rows[i].verdict}; evidence: {entry.evidence})"
@@ -423,14 +424,15 @@ def apply_known(rows: Sequence[Row], known: Sequence[Known], engine: str, refere
     return tuple(rows)
 
 
-def _covers(entry: Known, row: Row, engine: str, reference: str) -> bool:
+def _covers(entry: Known, row: Row, engine: str) -> bool:
     return row.outcome in ("pass", "fail") and entry.covers(
-        case=row.case, quantity=row.quantity, lane=row.lane, engine=engine, reference=reference
+        case=row.case, quantity=row.quantity, lane=row.lane, engine=engine, reference=row.reference
     )
 
 
 def _row(pair: Pair, quantity: str, verdict: Verdict, message: str = "", **detail: Any) -> Row:
-    return Row(pair.case.name, pair.case.id, pair.lane, quantity, verdict, message=message, **detail)
+    case, reference = pair.case, pair.reference.engine
+    return Row(case.name, case.id, reference, pair.lane, quantity, verdict, message=message, **detail)
 
 
 def failures(rows: Sequence[Row]) -> tuple[Row, ...]:

@@ -12,6 +12,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
 from functools import partial
 from importlib import metadata
+from typing import Any
 
 import numpy as np
 
@@ -34,8 +35,8 @@ class Timing:
     """Wall time of one case, both sides; shown only where the answers agreed."""
 
     case: str
-    engine_seconds: float | None
-    reference_seconds: float | None
+    engine_seconds: float | None  # own optimum where that lane ran, else at a given theta
+    reference_seconds: float | None  # of the first reference
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +46,7 @@ class CaseReport:
     case: Case
     rows: tuple[Row, ...]
     timing: Timing
-    theta: tuple[float, ...] = ()  # where lane at_theta was evaluated; the reference's optimum
+    theta: tuple[float, ...] = ()  # optimum of the first reference, where lane at_theta is evaluated
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +55,7 @@ class Report:
 
     engine: str
     engine_version: str
-    reference: str
-    reference_version: str
+    references: tuple[tuple[str, str], ...]  # name and version of each
     lanes: tuple[Lane, ...]
     rows: tuple[Row, ...]
     cases: tuple[CaseReport, ...]
@@ -104,7 +104,7 @@ Observer = Callable[[CaseReport], None]
 def run(
     cases: Sequence[Case],
     engine: Engine,
-    reference: Engine,
+    references: Sequence[Engine],
     *,
     lanes: Sequence[Lane] = ("at_theta", "optimum"),
     quantities: Sequence[str] = (),
@@ -114,7 +114,7 @@ def run(
     notes: Sequence[str] = (),
     observer: Observer = lambda _: None,
 ) -> Report:
-    """Compare an engine with a reference on some cases.
+    """Compare an engine with one or several references on some cases.
 
     Parameters
     ----------
@@ -125,7 +125,7 @@ def run(
     Never raises for what a case does. `KeyboardInterrupt` ends the loop and gives the report so far.
     """
     one = partial(
-        run_case, engine=engine, reference=reference, lanes=tuple(lanes), quantities=tuple(quantities),
+        run_case, engine=engine, references=tuple(references), lanes=tuple(lanes), quantities=tuple(quantities),
         policy=policy or default_policy(),
     )  # fmt: skip
     start = time.perf_counter()
@@ -137,10 +137,10 @@ def run(
     except KeyboardInterrupt:
         notes = (*notes, "interrupted from the keyboard; this report covers the cases done until then")
     reports = tuple(done[case.name] for case in cases if case.name in done)
-    rows = apply_known([row for report in reports for row in report.rows], known, engine.name, reference.name)
+    rows = apply_known([row for report in reports for row in report.rows], known, engine.name)
     return Report(
         engine=engine.name, engine_version=engine.version,
-        reference=reference.name, reference_version=reference.version,
+        references=tuple((reference.name, reference.version) for reference in references),
         lanes=tuple(lanes), rows=rows, cases=_with_rows(reports, rows),
         not_run=tuple(case.name for case in cases if case.name not in done),
         notes=tuple(notes), environment=environment(), seconds=time.perf_counter() - start,
@@ -150,23 +150,24 @@ def run(
 def run_case(
     case: Case,
     engine: Engine,
-    reference: Engine,
+    references: tuple[Engine, ...],
     lanes: tuple[Lane, ...],
     quantities: tuple[str, ...],
     policy: Policy,
 ) -> CaseReport:
-    """All lanes of one case: one run of the reference, one of the engine per lane."""
-    wanted = _wanted(quantities)
-    theirs = _ask(reference, case, wanted)
+    """All references and lanes of one case; the engine's own optimum is found once."""
+    bench = _Bench(case, engine, _wanted(quantities), quantities, policy)
     rows: list[Row] = []
-    seconds: list[float | None] = []
-    for lane in lanes:
-        pair = _pair(case, lane, engine, reference, theirs, wanted, policy)
-        pair = replace(pair, quantities=quantities)
-        rows.extend(compare(pair))
-        seconds.append(pair.engine.seconds)
-    theta = () if theirs.theta is None else tuple(theirs.theta.tolist())
-    timing = Timing(case.name, next((s for s in reversed(seconds) if s is not None), None), theirs.seconds)
+    theta: tuple[float, ...] = ()
+    reference_seconds = None
+    for i, reference in enumerate(references):
+        theirs = _ask(reference, case, bench.wanted)
+        for lane in lanes:
+            rows.extend(compare(bench.pair(lane, reference, theirs)))
+        if i == 0:
+            reference_seconds = theirs.seconds
+            theta = () if theirs.theta is None else tuple(theirs.theta.tolist())
+    timing = Timing(case.name, bench.seconds, reference_seconds)
     return CaseReport(case, tuple(rows), timing, theta)
 
 
@@ -181,40 +182,63 @@ def _wanted(quantities: Sequence[str]) -> tuple[str, ...]:
     return NAMES if not quantities else tuple(n for n in NAMES if n in quantities or n in _ALWAYS)
 
 
-def _pair(
-    case: Case,
-    lane: Lane,
-    engine: Engine,
-    reference: Engine,
-    theirs: Results,
-    wanted: tuple[str, ...],
-    policy: Policy,
-) -> Pair:
-    lacks = lacking(engine, case, lane)
-    refuse = case.expect == "refuse"
-    if lane == "default" and not refuse:
-        theirs = _ask_default(reference, case, wanted)
-    if lacks or (theirs.status != "ok" and not refuse):
-        ours = Results(engine.name, engine.version, "unsupported", "not asked")
-        return Pair(case, lane, ours, theirs, policy, claims=engine.capabilities, lacks=lacks)
-    theta = theirs.theta if lane == "at_theta" and not refuse else None
-    if lane == "at_theta" and theta is None and not refuse:
-        theirs = replace(theirs, status="error", message="gave no theta to evaluate the engine at")
-    ours = _ask(engine, case, wanted, theta)
-    witness = _witness(case, reference, ours, theirs, wanted, policy) if lane != "at_theta" else None
-    return Pair(case, lane, ours, theirs, policy, claims=engine.capabilities, witness=witness)
+class _Bench:
+    """One case on the bench: asks both sides, and keeps the engine's own optimum for all references."""
 
+    def __init__(
+        self, case: Case, engine: Engine, wanted: tuple[str, ...], shown: tuple[str, ...], policy: Policy
+    ) -> None:
+        self.case, self.engine, self.wanted, self.shown, self.policy = case, engine, wanted, shown, policy
+        self._own: Results | None = None
+        self._at_theta: Results | None = None
 
-def _witness(
-    case: Case, reference: Engine, ours: Results, theirs: Results, wanted: tuple[str, ...], policy: Policy
-) -> Results | None:
-    """The reference at the engine's theta, when the optima differ and it can be asked."""
-    if "at_theta" not in reference.capabilities or not optima_differ(ours, theirs, policy):
-        return None
-    if ours.theta is None or theirs.theta is None or len(theirs.theta) != len(ours.theta):
-        return None
-    witness = _ask(reference, case, wanted, ours.theta)
-    return witness if witness.status == "ok" else None
+    @property
+    def seconds(self) -> float | None:
+        """Wall time of the engine at its own optimum, or at a given theta if that is all that was asked."""
+        asked = self._own or self._at_theta
+        return None if asked is None else asked.seconds
+
+    def pair(self, lane: Lane, reference: Engine, theirs: Results) -> Pair:
+        """Both answers in a lane. The engine is not asked where the reference has nothing to compare
+        with."""
+        lacks = lacking(self.engine, self.case, lane)
+        refuse = self.case.expect == "refuse"
+        if lane == "default" and not refuse:
+            theirs = _ask_default(reference, self.case, self.wanted)
+        if lacks or (theirs.status != "ok" and not refuse):
+            ours = Results(self.engine.name, self.engine.version, "unsupported", "not asked")
+            return self._pair(lane, ours, theirs, lacks=lacks)
+        if lane == "at_theta" and not refuse:
+            return self._pair_at_theta(theirs)
+        ours = self._own_optimum()
+        return self._pair(lane, ours, theirs, witness=self._witness(reference, ours, theirs))
+
+    def _pair(self, lane: Lane, ours: Results, theirs: Results, **more: Any) -> Pair:
+        return Pair(
+            self.case, lane, ours, theirs, self.policy, self.shown, claims=self.engine.capabilities, **more
+        )
+
+    def _pair_at_theta(self, theirs: Results) -> Pair:
+        if theirs.theta is None:
+            theirs = replace(theirs, status="error", message="gave no theta to evaluate the engine at")
+            ours = Results(self.engine.name, self.engine.version, "unsupported", "not asked")
+        else:
+            ours = self._at_theta = _ask(self.engine, self.case, self.wanted, theirs.theta)
+        return self._pair("at_theta", ours, theirs)
+
+    def _own_optimum(self) -> Results:
+        if self._own is None:
+            self._own = _ask(self.engine, self.case, self.wanted)
+        return self._own
+
+    def _witness(self, reference: Engine, ours: Results, theirs: Results) -> Results | None:
+        """The reference at the engine's theta, when the optima differ and it can be asked."""
+        if "at_theta" not in reference.capabilities or not optima_differ(ours, theirs, self.policy):
+            return None
+        if ours.theta is None or theirs.theta is None or len(theirs.theta) != len(ours.theta):
+            return None
+        witness = _ask(reference, self.case, self.wanted, ours.theta)
+        return witness if witness.status == "ok" else None
 
 
 def _ask_default(reference: Engine, case: Case, wanted: tuple[str, ...]) -> Results:

@@ -1,0 +1,110 @@
+"""Recording references from a live engine: never silently over what is there.
+
+Each recording that would change is reported with how much; it is replaced only when that was asked for.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from parity.case import Case
+from parity.engine import Engine
+from parity.quantities import NAMES
+from parity.results import (
+    RecordingError,
+    Results,
+    Value,
+    read_recording,
+    recording_path,
+    write_recording,
+)
+
+Kind = Literal["new", "same", "changed", "replaced", "failed"]
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What recording a case did, or would do."""
+
+    case: str
+    kind: Kind  # "changed": different from what is there, left alone; "replaced": different and overwritten
+    path: Path
+    details: tuple[str, ...] = ()  # what differs, or why it failed
+
+
+def record(
+    cases: Sequence[Case], engine: Engine, directory: Path, *, overwrite: bool = False
+) -> Iterator[Change]:
+    """Record cases one by one; yields what happened to each. Stopping early keeps what was written.
+
+    Only answers with status "ok" are recorded, and "refused" or "error" for cases that are there to be
+    refused.
+    """
+    for case in cases:
+        yield _record_one(case, engine, directory, overwrite)
+
+
+def _record_one(case: Case, engine: Engine, directory: Path, overwrite: bool) -> Change:
+    path = recording_path(directory, case.name)
+    results = engine.run(case, NAMES)
+    admitted = ("ok",) if case.expect == "fit" else ("refused", "error")
+    if results.status not in admitted:
+        return Change(case.name, "failed", path, (f"{results.status}: {results.message}",))
+    if not path.exists():
+        return Change(case.name, "new", write_recording(directory, case, results))
+    details = _differences(path, case, results)
+    if not details:
+        return Change(case.name, "same", path)
+    if not overwrite:
+        return Change(case.name, "changed", path, details)
+    return Change(case.name, "replaced", write_recording(directory, case, results), details)
+
+
+def _differences(path: Path, case: Case, results: Results) -> tuple[str, ...]:
+    try:
+        old = read_recording(path)
+    except RecordingError as error:
+        return (str(error),)
+    parts = [] if old.case.id == case.id else [f"the case: id {old.case.id} -> {case.id}"]
+    if old.results.status != results.status:
+        parts.append(f"status {old.results.status} -> {results.status}")
+    parts += _keys("values", set(old.results.values), set(results.values))
+    for name in old.results.values:
+        if name in results.values:
+            parts += _changed(name, old.results.values[name], results.values[name])
+    for what, was, now in _descriptions(old.results, results):
+        if was != now:
+            parts.append(f"{what}: {was} -> {now}")
+    return tuple(parts)
+
+
+def _descriptions(old: Results, new: Results) -> Iterator[tuple[str, object, object]]:
+    yield "version", old.version, new.version
+    yield "singular", old.singular, new.singular
+    yield "converged", old.converged, new.converged
+    yield "missing", sorted(old.missing), sorted(new.missing)
+    yield "code", old.provenance.get("code_sha256"), new.provenance.get("code_sha256")
+
+
+def _keys(what: str, old: set[str], new: set[str]) -> list[str]:
+    gone, added = sorted(old - new), sorted(new - old)
+    parts = [f"{what} gone: {', '.join(gone)}"] if gone else []
+    return parts + ([f"{what} added: {', '.join(added)}"] if added else [])
+
+
+def _changed(name: str, old: Value, new: Value) -> list[str]:
+    if old.labels != new.labels:
+        return [f"{name}: labels differ ({len(old.labels)} -> {len(new.labels)})"]
+    if np.array_equal(old.values, new.values, equal_nan=True):
+        return []
+    if not np.array_equal(np.isnan(old.values), np.isnan(new.values)):
+        return [f"{name}: other elements are NaN"]
+    with np.errstate(all="ignore"):
+        difference = np.abs(new.values - old.values)
+        worst = int(np.nanargmax(difference))
+        scaled = difference[worst] / np.nanmax(np.abs(old.values))
+    was, now = old.values[worst], new.values[worst]
+    return [f"{name}[{old.labels[worst]}]: {was:.17g} -> {now:.17g} ({scaled:.2g} of the largest)"]
