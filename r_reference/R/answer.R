@@ -1,0 +1,99 @@
+# One request, one answer: fit as asked, evaluate the quantities asked for, return plain lists.
+#
+# request: columns, row_labels, formula, reml, weights, offset, contrasts, family   the model (model.R)
+#          how         "at_theta", "polished" or "default"
+#          theta       for "at_theta"
+#          quantities  names
+#          source      "lme4" (quantities.R, then first_principles.R) or "hlmdiag"
+#          workspace   "auto", "dense" or "factor": the route of first_principles.R
+
+answer <- function(request) {
+  m <- tryCatch(fit_as_asked(request), error = identity)
+  if (inherits(m, "error")) return(no_fit(m))
+  evaluated <- evaluate_quantities(m, as.character(request$quantities), request)
+  c(list(status = "ok", message = ""), evaluated, list(facts = facts(m)))
+}
+
+fit_as_asked <- function(request) {
+  model <- describe_model(request)
+  switch(request$how,
+    at_theta = at_theta(model, request$theta),
+    polished = polished_fit(model),
+    default = default_fit(model),
+    stop("unknown way of fitting: ", request$how)
+  )
+}
+
+no_fit <- function(error) {
+  list(status = if (inherits(error, "unsupported_model")) "unsupported" else "refused",
+       message = conditionMessage(error))
+}
+
+facts <- function(m) {
+  conv <- m@optinfo$conv
+  list(
+    singular = lme4::isSingular(m),
+    converged = identical(as.integer(conv$opt), 0L) && !length(conv$lme4$messages),
+    evaluations = as.double(m@optinfo$feval),
+    convergence_messages = as.character(conv$lme4$messages),
+    search = attr(m, "search")
+  )
+}
+
+# Equal label vectors are sent once: most quantities of a model share the labels of its rows.
+evaluate_quantities <- function(m, names, request) {
+  results <- lapply(names, evaluate_quantity, m = m, workspaces = new.env(), request = request)
+  names(results) <- names
+  absent <- vapply(results, function(result) !is.null(result$kind), NA)
+  sets <- unique(lapply(results[!absent], `[[`, "labels"))
+  values <- lapply(results[!absent], function(result) {
+    list(labels = which(vapply(sets, identical, NA, result$labels)) - 1L, values = result$values)
+  })
+  list(values = named(values), missing = named(results[absent]), label_sets = unname(sets))
+}
+
+# An empty list with names is written as an object and not as an array.
+named <- function(x) if (length(x)) x else structure(list(), names = character())
+
+evaluate_quantity <- function(name, m, workspaces, request) {
+  tryCatch(
+    checked_result(call_quantity(name, m, workspaces, request)),
+    missing_value = function(e) list(kind = e$kind, message = conditionMessage(e)),
+    error = function(e) list(kind = "error", message = conditionMessage(e))
+  )
+}
+
+call_quantity <- function(name, m, workspaces, request) {
+  if (identical(request$source, "hlmdiag")) {
+    f <- hlmdiag[[paste0("hlmdiag_", name)]]
+    if (is.null(f)) missing_value("unsupported", "HLMdiag has no such quantity")
+    return(f(m))
+  }
+  if (is_public(name, quantities)) return(quantities[[name]](m))
+  if (!is_public(name, first_principles)) missing_value("unsupported", "no R function computes ", name)
+  first_principles[[name]](shared_workspace(m, workspaces, request))
+}
+
+is_public <- function(name, env) !startsWith(name, ".") && is.function(env[[name]])
+
+# The same condition is raised for every quantity that needs a workspace which this model cannot have.
+shared_workspace <- function(m, workspaces, request) {
+  if (is.null(workspaces$shared))
+    workspaces$shared <- tryCatch(first_principles$.workspace(m, request$workspace), error = identity)
+  if (inherits(workspaces$shared, "error")) stop(workspaces$shared)
+  workspaces$shared
+}
+
+checked_result <- function(result) {
+  if (length(result$labels) != length(result$values))
+    stop(length(result$labels), " labels for ", length(result$values), " values")
+  if (anyDuplicated(result$labels)) stop("labels are not unique: ", result$labels[anyDuplicated(result$labels)])
+  list(labels = as.character(result$labels), values = as.double(result$values))
+}
+
+# The names that have a function here, for the registry's test.
+covered_quantities <- function() {
+  public <- function(env) ls(env)
+  list(quantities = public(quantities), first_principles = public(first_principles),
+       hlmdiag = sub("^hlmdiag_", "", public(hlmdiag)))
+}
