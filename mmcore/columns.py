@@ -22,7 +22,7 @@ class Factor:
     levels: tuple[str, ...]  # (L,)
     ordered: bool = False
     logical: bool = False  # a logical vector: levels are always FALSE, TRUE
-    contrasts: str | np.ndarray | None = None  # set by C(): overrides the default coding
+    contrasts: str | pd.DataFrame | None = None  # set by C(): overrides the default coding
 
 
 @dataclass(frozen=True, slots=True)

@@ -349,16 +349,37 @@ def _frame_variables(response: Expr | None, right: Expr) -> tuple[Expr, ...]:
     stack = [right]
     while stack:
         expr = stack.pop()
-        if type(expr) is Call and (expr.function in _ALGEBRA or expr.function in _BARS):
-            if expr.function == "^":
-                stack.append(expr.args[0])
-            else:
-                stack.extend(reversed(expr.args))
-        elif type(expr) is Call and expr.function in STRUCTURES:
-            stack.append(expr.args[0])
-        elif type(expr) is not Constant:
+        if type(expr) is Constant:
+            continue
+        if type(expr) is Call and expr.function in STRUCTURES:
+            expr = strip_parentheses(expr.args[0])
+        parts = _operands(expr) if type(expr) is Call else None
+        if parts is None:
             found.setdefault(deparse(expr), expr)
+        else:
+            stack.extend(reversed(parts))
     return tuple(found.values())
+
+
+def _operands(call: Call) -> Sequence[Expr] | None:
+    """What R sees of a formula operator when it lists variables; None for a call that is a variable itself."""
+    if call.function == "^":
+        return call.args[:1]
+    if call.function == "||":
+        return _double_bar_operands(call)
+    return call.args if call.function in _ALGEBRA or call.function == "|" else None
+
+
+def _double_bar_operands(call: Call) -> Sequence[Expr]:
+    # The order of (1 | g) + (0 + x | g): lme4 splits the bar before it lists variables.
+    left, group = call.args
+    algebra = _Algebra("")
+    masks = algebra.expand(left)
+    variables = algebra.variables
+    if algebra.intercept or not masks:
+        return (group, *variables)
+    first = algebra.terms_and_offsets(masks, None)[0][0]
+    return (*first, group, *variables)
 
 
 def _expand_bar(node: Call, text: str) -> Iterator[Bar]:

@@ -44,7 +44,7 @@ _BINARY: dict[str, tuple[int, int]] = {
 }  # fmt: skip
 _SPECIAL = (70, 71)
 _PREFIX = {"-": 90, "+": 90, "!": 30}
-_UNSPACED = frozenset("/:^")
+_UNSPACED = frozenset(("/", ":", "^", "%%", "%/%"))
 _COMPARISONS = frozenset(("==", "!=", "<", ">", "<=", ">="))
 OPERATORS = frozenset(_BINARY) | frozenset(("!", "%in%", "%%", "%/%", "("))
 

@@ -13,13 +13,14 @@ import pandas as pd
 
 from mmcore.bases import Poly, Scale, Spline
 from mmcore.columns import Column, Factor, Matrix, as_factor, logical, read_column
+from mmcore.contrasts import KINDS, contrast_matrix
 from mmcore.errors import DataError, MixedModelWarning
 from mmcore.syntax import Call, Constant, Expr, Name, deparse
 
 Value = Column | float | str | bool | None | list
 
 _WORDS = {"T": True, "F": False}
-_CONTRAST_WORDS = ("treatment", "sum", "helmert", "poly", "SAS", "sdif")
+_CONTRAST_WORDS = ("treatment", "sum", "helmert", "poly", "SAS")
 
 _MATH: dict[str, Callable] = {
     "abs": np.abs, "acos": np.arccos, "asin": np.arcsin, "atan": np.arctan, "ceiling": np.ceil, "cos": np.cos,
@@ -407,15 +408,23 @@ def _contrasts(ev: Evaluator, call: Call) -> Factor:
         raise DataError(f"{deparse(call)}: how.many is not supported")
     if "contr" not in args:
         return replace(factor, contrasts="contr.poly" if factor.ordered else "contr.treatment")
-    return replace(factor, contrasts=_contrast_word(args["contr"], call))
+    kind = _contrast_word(args["contr"], call)
+    if type(args["contr"]) is Name and args["contr"].id.startswith("contr."):
+        # R hands the *number* of levels to a contrast function, so its columns are named by position.
+        positions = [str(i + 1) for i in range(len(factor.levels))]
+        matrix, names = contrast_matrix(kind, positions, deparse(call))
+        return replace(factor, contrasts=pd.DataFrame(matrix, columns=list(names)))
+    return replace(factor, contrasts=kind)
 
 
 def _contrast_word(expr: Expr, call: Call) -> str:
     word = expr.id if type(expr) is Name else expr.value if type(expr) is Constant else None
-    kind = str(word).removeprefix("contr.")
-    if kind not in _CONTRAST_WORDS:
-        raise DataError(f"{deparse(call)}: the contrast must be one of {', '.join(_CONTRAST_WORDS)}")
-    return f"contr.{kind}"
+    known = [f"contr.{kind}" for kind in KINDS]
+    if type(expr) is Name and word in _CONTRAST_WORDS:
+        return f"contr.{word}"
+    if not isinstance(word, str) or word not in known:
+        raise DataError(f"{deparse(call)}: the contrast must be one of {', '.join([*known, *_CONTRAST_WORDS])}")
+    return word
 
 
 _SPECIAL: Mapping[str, Callable[[Evaluator, Call], Value]] = {
