@@ -144,7 +144,7 @@ def _numerics() -> list[Fact]:
 
 def _recordings() -> Fact:
     try:
-        files = [*recorded_dir().glob("*.json"), *recorded_dir().glob("*.json.gz")]
+        files = [path for path in recorded_dir().rglob("*.json*") if path.is_file()]
     except FileNotFoundError:
         files = []
     found = f"{len(files)} models in {recorded_dir()}" if files else ""

@@ -1,0 +1,107 @@
+"""Writes the pages of docs/ that are tables of what the program itself holds, so that no fact stands twice.
+
+python scripts/make_docs.py            writes docs/quantities.md, docs/verdicts.md, docs/data.md
+python scripts/make_docs.py --check    exit code 1, naming the page, if one of them is out of date
+"""
+
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from mmcore import datasets
+from parity.quantities import INDEXES, MEASURES, REGISTRY
+from parity.verdicts import Verdict
+
+DOCS = Path(__file__).resolve().parents[1] / "docs"
+NOTE = "<!-- made by scripts/make_docs.py; edit the source it reads, not this page -->"
+
+
+def main(arguments: Sequence[str]) -> int:
+    stale = []
+    for name, page in pages().items():
+        path = DOCS / name
+        if "--check" not in arguments:
+            path.write_text(page, encoding="utf-8")
+        elif not path.exists() or path.read_text(encoding="utf-8") != page:
+            stale.append(name)
+    if stale:
+        print(f"out of date: {', '.join(stale)}; run: make docs", file=sys.stderr)
+    return 1 if stale else 0
+
+
+def pages() -> dict[str, str]:
+    """File name -> content of every generated page."""
+    return {"quantities.md": quantities_page(), "verdicts.md": verdicts_page(), "data.md": data_page()}
+
+
+def quantities_page() -> str:
+    groups = dict.fromkeys(row.group for row in REGISTRY.values())
+    parts = [
+        "# Quantities",
+        NOTE,
+        f"{len(REGISTRY)} numbers or vectors of numbers are compared, by name and label by label. A name is "
+        "one definition: two R functions of one name that compute different things are two rows.",
+    ]
+    for group in groups:
+        rows = [row for row in REGISTRY.values() if row.group == group]
+        cells = [(f"`{q.name}`", q.index, q.unit, q.definition, f"`{q.r_source}`", q.measure) for q in rows]
+        head = ("quantity", "index", "unit", "definition", "R function", "measure")
+        parts += [f"## {group.capitalize()}", table(head, cells)]
+    parts += ["## Index: how a quantity is labelled", table(("index", "labels"), INDEXES.items())]
+    measures = [(name, f"`{text}`") for name, text in MEASURES.items()]
+    parts += ["## Measure: how far two values are apart", table(("measure", "definition"), measures)]
+    return joined(parts)
+
+
+def verdicts_page() -> str:
+    rows = [(f"`{verdict}`", verdict.outcome, verdict.meaning) for verdict in Verdict]
+    return joined(
+        [
+            "# Verdicts",
+            NOTE,
+            "Every comparison of a quantity ends in one of these. *pass* and *fail* count for and against; "
+            "*neutral* does neither; *infrastructure* means that the comparison could not be made.",
+            table(("verdict", "outcome", "meaning"), rows),
+            "## Exit codes of `parity run` and `parity gate`",
+            table(
+                ("code", "meaning"),
+                [
+                    ("0", "at least one comparison was made and none failed"),
+                    ("1", "a difference"),
+                    ("2", "a wrong call: unknown case, engine, option"),
+                    ("3", "it could not be told: nothing compared, R missing or crashed, interrupted"),
+                ],
+            ),
+        ]
+    )
+
+
+def data_page() -> str:
+    rows = []
+    for name in datasets.dataset_names():
+        frame, source = datasets.load_dataset(name), datasets.dataset_source(name)
+        columns = ", ".join(f"`{column}`" for column in frame)
+        rows.append((f"`{name}`", str(len(frame)), columns, source["source"], source["licence"]))
+    return joined(
+        [
+            "# Data sets",
+            NOTE,
+            "`mmcore.load_dataset(NAME)` gives each as R holds it: level order, ordered factors, the same "
+            "doubles. `scripts/export_data.R` makes the files again from the R packages. The licence is the "
+            "package's.",
+            table(("name", "rows", "columns", "from", "licence"), rows),
+        ]
+    )
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *([cell.replace("|", "\\|") for cell in row] for row in rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def joined(parts: Iterable[str]) -> str:
+    return "\n\n".join(parts) + "\n"
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
