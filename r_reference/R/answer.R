@@ -33,7 +33,8 @@ facts <- function(m) {
   conv <- m@optinfo$conv
   list(
     singular = lme4::isSingular(m),
-    converged = identical(as.integer(conv$opt), 0L) && !length(conv$lme4$messages),
+    # lme4 files "boundary (singular) fit" with its convergence messages, but without a negative code
+    converged = identical(as.integer(conv$opt), 0L) && !any(conv$lme4$code < 0),
     evaluations = as.double(m@optinfo$feval),
     convergence_messages = as.character(conv$lme4$messages),
     search = attr(m, "search")

@@ -42,7 +42,7 @@ searches <- function(problem) {
     force(factor)
     function(problem) search_from(problem, factor * problem$start, paste("start x", factor))
   })
-  if (problem$large) return(c(scaled[1:2], permuted_searches(problem)[1]))
+  if (problem$large) return(c(scaled[1:2], utils::head(permuted_searches(problem), 1)))
   c(scaled, term_searches(problem), tilted_search, permuted_searches(problem))
 }
 

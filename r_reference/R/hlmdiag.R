@@ -114,6 +114,12 @@ hlmdiag_resid_marginal_cholesky <- function(m) .residual(m, "resid_marginal", "c
 
 hlmdiag_fitted_marginal <- function(m) .residual_column(m, ".mar.fitted")
 
-hlmdiag_fitted_ls <- function(m) .residual_column(m, ".ls.fitted")
+hlmdiag_fitted_ls <- function(m) .separate_fit(m, ".ls.fitted")
 
-hlmdiag_resid_ls <- function(m) .residual_column(m, ".ls.resid")
+hlmdiag_resid_ls <- function(m) .separate_fit(m, ".ls.resid")
+
+# HLMdiag takes the first column of X for the intercept, whatever it is.
+.separate_fit <- function(m, column) {
+  if (any(lme4::getME(m, "X")[, 1] != 1)) missing_value("unsupported", "HLMdiag needs an intercept here")
+  .residual_column(m, column)
+}

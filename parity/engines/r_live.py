@@ -1,0 +1,306 @@
+"""Live R as a reference: lme4's own numbers and first principles in R, or HLMdiag's functions.
+
+A case becomes columns and a formula rebuilt from its parsed tree; R never sees the text of the case. Where R
+fits, it is the polished optimum of several starts (`polish=True`) or what plain `lmer` gives.
+"""
+
+import hashlib
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from mmcore.errors import FormulaError
+from mmcore.formula import Formula, parse
+from parity.case import Case, CaseError, frame
+from parity.engine import EngineUnavailable
+from parity.quantities import NAMES
+from parity.rcall import Reply, Workers
+from parity.resources import r_dir
+from parity.results import Missing, Results, Value
+from parity.rworker import open_workers, r_environment
+
+TIMEOUT = 900.0  # seconds that one case may take in R
+HLMDIAG = tuple(name for name in NAMES if name.startswith(("cooks_distance_m", "mdffits", "cov", "leverage")))
+HLMDIAG += (
+    "resid_response", "resid_conditional_studentized", "resid_marginal", "resid_marginal_pearson",
+    "resid_marginal_studentized", "resid_marginal_cholesky", "fitted_marginal", "fitted_ls", "resid_ls",
+)  # fmt: skip
+
+_MODELS = frozenset({"lmm", "weights", "offset", "contrasts", "at_theta", "optimum", "default"})
+_STATUS = {"crashed": "crashed", "timeout": "timeout", "r_error": "error", "protocol": "error"}
+_INT32 = np.iinfo(np.int32)
+
+
+class RLive:
+    """R as an engine. Processes are started at the first case and kept; `close` stops them.
+
+    Parameters
+    ----------
+    source : "lme4" or "hlmdiag"
+        lme4's methods with first principles on its pieces, or HLMdiag's own functions on the same fit.
+    workers : Workers or None
+        how R is run; None takes the best way that this machine offers.
+    route : "auto", "dense" or "factor"
+        how first principles are computed (see `first_principles.R`).
+    """
+
+    def __init__(self, source: str = "lme4", workers: Workers | None = None, route: str = "auto"):
+        packages = r_environment().packages
+        self.name = "r_live" if source == "lme4" else source
+        self.version = _version("HLMdiag" if source == "hlmdiag" else "lme4", packages)
+        offered = {"all_quantities"} if source == "lme4" else {"theta", *HLMDIAG}
+        self.capabilities = _MODELS | offered
+        self._source, self._workers, self._route = source, workers, route
+        self._provenance: dict[str, Any] | None = None
+
+    def run(
+        self,
+        case: Case,
+        quantities: Sequence[str],
+        theta: np.ndarray | None = None,
+        *,
+        polish: bool = True,
+    ) -> Results:
+        """The quantities of a case from R.
+
+        Parameters
+        ----------
+        theta : (n_theta,) array or None
+            where to evaluate, in lme4's order, without optimising; None: R's own optimum.
+        polish : bool
+            whether that optimum is the best of several starts, tightened, or what plain `lmer` gives.
+
+        Never raises for what the case or R does: `Results.status` is "refused" for a model that R (or the
+        grammar) rejects, "crashed" or "timeout" for a process that was lost.
+        """
+        started = time.perf_counter()
+        try:
+            request = request_of(case)
+        except (FormulaError, CaseError, ValueError) as error:
+            return self._without("refused", str(error), started)
+        if "|" not in request["formula"]:
+            return self._without(
+                "unsupported", "only models with random effects are fitted by R here", started
+            )
+        how = "at_theta" if theta is not None else "polished" if polish else "default"
+        request |= {
+            "how": how,
+            "quantities": list(quantities),
+            "source": self._source,
+            "workspace": self._route,
+        }
+        if theta is not None:
+            request["theta"] = np.asarray(theta, dtype=np.float64)
+        reply = self._open().call("answer", {"request": request}, TIMEOUT)
+        return self._results(reply, started)
+
+    def close(self) -> None:
+        """Stop R."""
+        if self._workers is not None:
+            self._workers.close()
+
+    def _open(self) -> Workers:
+        if self._workers is None:
+            self._workers = open_workers(TIMEOUT)
+        return self._workers
+
+    def _without(self, status: str, message: str, started: float) -> Results:
+        seconds = time.perf_counter() - started
+        return Results(self.name, self.version, status, message, seconds=seconds)  # type: ignore[arg-type]
+
+    def _results(self, reply: Reply, started: float) -> Results:
+        if reply.status != "ok":
+            return self._without(_STATUS[reply.status], reply.message, started)
+        answer = reply.value
+        status, message = answer["status"][0], answer["message"][0]
+        said = tuple(dict.fromkeys((*reply.warnings, *reply.messages)))
+        if status != "ok":
+            return replace(self._without(status, message, started), warnings=said)
+        facts = answer["facts"]
+        labels = [tuple(names) for names in answer["label_sets"]]
+        return Results(
+            engine=self.name,
+            version=self.version,
+            warnings=said,
+            values={name: _value(part, labels) for name, part in answer["values"].items()},
+            missing={name: _missing(part) for name, part in answer["missing"].items()},
+            singular=facts["singular"][0],
+            converged=facts["converged"][0],
+            seconds=reply.seconds,
+            provenance={**self._origin(), **_optimisation(facts)},
+        )
+
+    def _origin(self) -> dict[str, Any]:
+        """Versions and session of R, asked once, and the hash of our R code."""
+        if self._provenance is None:
+            reply = self._open().call("provenance")
+            said = _plain(reply.value) if reply.status == "ok" else {"problem": reply.message}
+            self._provenance = {**said, "code_sha256": r_code_hash()}
+        return self._provenance
+
+
+def engine() -> RLive:
+    """lme4 and first principles in live R.
+
+    Raises
+    ------
+    EngineUnavailable
+        if R with lme4 is not here, or neither rpy2 nor the R package jsonlite is.
+    """
+    try:
+        return RLive(workers=open_workers(TIMEOUT))
+    except RuntimeError as error:
+        raise EngineUnavailable(f"engine r_live: {error}") from error
+
+
+def hlmdiag() -> RLive:
+    """HLMdiag's own functions in live R.
+
+    Raises
+    ------
+    EngineUnavailable
+        if HLMdiag is not installed, or R cannot be run.
+    """
+    if r_environment().packages.get("HLMdiag") is None:
+        raise EngineUnavailable("engine hlmdiag: the R package HLMdiag is not installed")
+    try:
+        return RLive("hlmdiag", workers=open_workers(TIMEOUT))
+    except RuntimeError as error:
+        raise EngineUnavailable(f"engine hlmdiag: {error}") from error
+
+
+def r_code_hash() -> str:
+    """SHA-256 of the R sources: a reference made by other code is another reference."""
+    digest = hashlib.sha256()
+    for path in sorted(r_dir().glob("*.R")):
+        digest.update(path.name.encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()
+
+
+# --- from a case to R -----------------------------------------------------------------------------------
+
+
+def request_of(case: Case) -> dict[str, Any]:
+    """What `answer.R` needs to know of a case: columns, formula, and how it is weighted and coded.
+
+    Raises
+    ------
+    FormulaError
+        if the formula is not in the grammar.
+    CaseError
+        if the data set is missing.
+    """
+    data = frame(case)
+    formula = parse(case.formula).expand_dot(data.columns)
+    request: dict[str, Any] = {
+        "columns": {name: r_column(data[name]) for name in _used(formula, case) if name in data.columns},
+        "row_labels": [str(label) for label in data.index],
+        "formula": formula.to_r(),
+        "family": case.family,
+        "reml": case.reml,
+        "contrasts": dict(case.contrasts),
+    }
+    return request | {key: name for key in ("weights", "offset") if (name := getattr(case, key)) is not None}
+
+
+def _used(formula: Formula, case: Case) -> tuple[str, ...]:
+    extra = (name for name in (case.weights, case.offset) if name is not None)
+    return tuple(dict.fromkeys((*formula.variables, *extra)))
+
+
+def r_column(column: pd.Series) -> dict[str, Any]:
+    """A column as `data_column` of `model.R` reads it. Missing values stay missing in every type.
+
+    Text becomes a factor with its levels in code-point order, as R makes it in the C locale. Whole numbers
+    beyond R's integers become doubles.
+
+    Raises
+    ------
+    ValueError
+        for a type that R has no like of here (dates, mixed objects).
+    """
+    kind = column.dtype
+    if isinstance(kind, pd.CategoricalDtype):
+        levels = [_level(value) for value in kind.categories]
+        return _factor(np.asarray(column.cat.codes), levels, bool(kind.ordered))
+    if pd.api.types.is_bool_dtype(kind):
+        absent = column.isna().to_numpy()
+        codes = np.where(absent, -1, column.fillna(False).to_numpy(dtype=bool))
+        return {"kind": "logical", "codes": codes.astype(np.int32)}
+    if pd.api.types.is_integer_dtype(kind):
+        return _integers(column)
+    if pd.api.types.is_float_dtype(kind):
+        return {"kind": "double", "values": column.to_numpy(dtype=np.float64, na_value=np.nan)}
+    if pd.api.types.is_string_dtype(kind) or pd.api.types.is_object_dtype(kind):
+        return _text(column)
+    raise ValueError(f"column {column.name!r} has type {kind}, which cannot be sent to R")
+
+
+def _factor(codes: np.ndarray, levels: list[str], ordered: bool) -> dict[str, Any]:
+    return {"kind": "factor", "codes": codes.astype(np.int32), "levels": levels, "ordered": ordered}
+
+
+def _level(value: object) -> str:
+    """A category as R's as.character writes it: whole floats without a point."""
+    if isinstance(value, (bool, np.bool_)):
+        return "TRUE" if value else "FALSE"
+    return f"{value:.15g}" if isinstance(value, (float, np.floating)) else str(value)
+
+
+def _integers(column: pd.Series) -> dict[str, Any]:
+    absent = column.isna().to_numpy()
+    whole = column.fillna(0).to_numpy(dtype=np.int64)
+    if len(whole) and (whole.min() <= _INT32.min or whole.max() > _INT32.max):
+        return {"kind": "double", "values": np.where(absent, np.nan, whole.astype(np.float64))}
+    missing = np.flatnonzero(absent).astype(np.int32)
+    return {"kind": "integer", "codes": whole.astype(np.int32), "missing": missing}
+
+
+def _text(column: pd.Series) -> dict[str, Any]:
+    values = [None if pd.isna(value) else value for value in column]
+    strange = next((value for value in values if value is not None and not isinstance(value, str)), None)
+    if strange is not None:
+        name = type(strange).__name__
+        raise ValueError(f"column {column.name!r} holds a {name} among objects; make it text or a category")
+    levels = sorted({value for value in values if value is not None})
+    position = {level: i for i, level in enumerate(levels)}
+    codes = np.array([-1 if value is None else position[value] for value in values], dtype=np.int32)
+    return _factor(codes, levels, False)
+
+
+# --- from R to results ----------------------------------------------------------------------------------
+
+
+def _value(part: Mapping[str, Any], labels: list[tuple[str, ...]]) -> Value:
+    return Value(labels[int(part["labels"][0])], np.asarray(part["values"], dtype=np.float64))
+
+
+def _missing(part: Mapping[str, Any]) -> Missing:
+    return Missing(part["kind"][0], part["message"][0])
+
+
+def _optimisation(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Evaluations of the criterion; for a polished fit its starts, and how far a second one ended."""
+    found: dict[str, Any] = {"evaluations": int(facts["evaluations"][0])}
+    if facts["search"] is not None:
+        search = _plain(facts["search"])
+        distance = facts["search"]["repeat_distance"][0]
+        found["starts"] = dict(zip(search["starts"], facts["search"]["values"].tolist(), strict=True))
+        found["theta_repeat_distance"] = None if np.isnan(distance) else float(distance)
+    return found
+
+
+def _plain(value: Any) -> Any:
+    """R's vectors as lists, those of one element as that element: data for JSON."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    items = value.tolist() if isinstance(value, np.ndarray) else value
+    return items[0] if isinstance(items, list) and len(items) == 1 else items
+
+
+def _version(package: str, packages: Mapping[str, str | None]) -> str:
+    return f"{package} {packages.get(package) or 'not installed'}, R {r_environment().r_version}"
