@@ -12,10 +12,12 @@ polished_fit <- function(model) {
   rough <- lapply(searches(problem), function(search) search(problem))
   order <- order(vapply(rough, `[[`, 0, "value"))
   best <- polish(problem, rough[[order[1]]])
+  # Before the model is made: it shares the state of the criterion, and any later evaluation would move it.
+  distance <- repeat_distance(problem, rough[order], best)
   m <- mer_mod(model, parsed, best$theta, list(message = "polished from several starts", feval = problem$count()))
   if (lme4::isSingular(m)) message("boundary (singular) fit: see help('isSingular')")
   attr(m, "search") <- list(starts = vapply(rough, `[[`, "", "name"), values = vapply(rough, `[[`, 0, "value"),
-                            repeat_distance = repeat_distance(problem, rough[order], best))
+                            repeat_distance = distance)
   m
 }
 
