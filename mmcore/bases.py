@@ -1,7 +1,7 @@
-"""Bases that depend on the data they were made from: orthogonal polynomials, B-splines, natural splines, scaling.
+"""Bases that depend on the data they were made from: orthogonal polynomials, splines, scaling.
 
-Each basis is a frozen dataclass: `fit` takes what it needs from the training column, `columns` evaluates it anywhere.
-That is what makes a prediction use the training basis.
+Each basis is a frozen dataclass: `fit` takes what it needs from the training column, `columns` evaluates it
+anywhere. That is what makes a prediction use the training basis.
 """
 
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.interpolate import BSpline
 
-from mmcore.errors import DataError
+from .errors import DataError
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,8 @@
 """A column of a data frame -> number array or Factor: where pandas ends and R's view of types begins.
 
-Numbers stay NumPy arrays of their own type. Booleans become a Factor with levels FALSE, TRUE, strings a Factor
-with levels sorted by code point (R in the C locale), a Categorical keeps its order. Missing is NaN or code -1.
+Numbers stay NumPy arrays of their own type. Booleans become a Factor with levels FALSE, TRUE, strings a
+Factor with levels sorted by code point (R in the C locale), a Categorical keeps its order. Missing is NaN or
+code -1.
 """
 
 from collections.abc import Iterable, Sequence
@@ -10,8 +11,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
-from mmcore.errors import DataError
-from mmcore.syntax import format_number
+from .errors import DataError
+from .syntax import format_number
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,11 +40,14 @@ _SMALL_RANGE = 4  # a lookup table over an integer range is used up to this many
 
 
 def read_column(data: pd.DataFrame, name: str) -> np.ndarray | Factor:
-    """Column `name` of `data`. Raises DataError: no such column, two of them, or a type without meaning here."""
+    """Column `name` of `data`. Raises DataError: no such column, two of them, or a type without meaning
+    here."""
     try:
         series = data[name]
     except KeyError:
-        raise DataError(f"there is no column {name!r} in the data; the columns are: {_some(data.columns)}") from None
+        raise DataError(
+            f"there is no column {name!r} in the data; the columns are: {_some(data.columns)}"
+        ) from None
     if not isinstance(series, pd.Series):
         raise DataError(f"the data have several columns named {name!r}: rename all but one")
     return from_series(series, name)
@@ -65,25 +69,35 @@ def from_series(series: pd.Series, name: str) -> np.ndarray | Factor:
 
 def _from_extension(series: pd.Series, name: str) -> np.ndarray | Factor:
     dtype = series.dtype
-    if pd.api.types.is_bool_dtype(dtype) and dtype != object:
+    if pd.api.types.is_bool_dtype(dtype) and not _is_object(dtype):
         return logical(series.to_numpy(dtype=bool, na_value=False), series.isna().to_numpy())
     if pd.api.types.is_numeric_dtype(dtype) and not pd.api.types.is_complex_dtype(dtype):
         if series.isna().any():
             return series.to_numpy(dtype=np.float64, na_value=np.nan)
         return series.to_numpy(dtype=np.int64 if pd.api.types.is_integer_dtype(dtype) else np.float64)
-    if pd.api.types.is_string_dtype(dtype) and dtype != object:
+    if pd.api.types.is_string_dtype(dtype) and not _is_object(dtype):
         return _factorize(series)
-    if isinstance(dtype, pd.PeriodDtype) or dtype.kind in "mM":
-        return replace(_factorize(series), ordered=False)
-    if dtype == object:
+    if isinstance(dtype, pd.DatetimeTZDtype):
+        return series.dt.tz_localize(None).to_numpy()
+    if dtype.kind in "mM":
+        return series.to_numpy()
+    if _is_object(dtype):
         return _from_objects(series, name)
-    raise DataError(f"column {name!r} has type {dtype}, which has no meaning in a model: convert it to numbers or strings")
+    raise DataError(
+        f"column {name!r} has type {dtype}, which has no meaning in a model: convert it to numbers or strings"
+    )
+
+
+def _is_object(dtype: object) -> bool:
+    return isinstance(dtype, np.dtype) and dtype.kind == "O"
 
 
 def _from_objects(series: pd.Series, name: str) -> np.ndarray | Factor:
     kind = pd.api.types.infer_dtype(series, skipna=True)
-    if kind in ("string", "date", "datetime", "datetime64", "time", "empty"):
+    if kind in ("string", "empty"):
         return _factorize(series)
+    if kind in ("date", "datetime", "datetime64"):
+        return pd.to_datetime(series).to_numpy()
     if kind in ("integer", "floating", "mixed-integer-float", "decimal"):
         return pd.to_numeric(series).to_numpy(dtype=np.float64, na_value=np.nan)
     if kind == "boolean":
@@ -106,14 +120,16 @@ def as_factor(column: Column, name: str) -> Factor:
         return column
     if isinstance(column, Matrix):
         raise DataError(f"{name} has several columns and cannot be a factor")
-    return _integer_factor(column) if column.dtype.kind in "iu" else _float_factor(column)
+    if column.dtype.kind in "iu":
+        return _integer_factor(column)
+    return _float_factor(column) if column.dtype.kind == "f" else _time_factor(column)
 
 
 def _integer_factor(values: np.ndarray) -> Factor:
     if not len(values):
         return Factor(values.astype(np.intp), ())
     low, high = int(values.min()), int(values.max())
-    if high - low < _SMALL_RANGE * len(values) + 1000:
+    if high < 2**62 and high - low < _SMALL_RANGE * len(values) + 1000:
         shifted = values.astype(np.intp) - low
         codes, used = compress(shifted, high - low + 1)
         return Factor(codes, tuple(map(str, (used + low).tolist())))
@@ -129,6 +145,29 @@ def _float_factor(values: np.ndarray) -> Factor:
         lookup = np.array([distinct[label] for label in labels] + [-1], dtype=np.intp)
         return Factor(lookup[codes], tuple(distinct))
     return Factor(codes, tuple(labels))
+
+
+def _time_factor(values: np.ndarray) -> Factor:
+    codes, uniques = sorted_codes(values)
+    return Factor(codes, level_labels(pd.Index(uniques)))
+
+
+def as_numbers(column: Column, label: str) -> np.ndarray:
+    """A numeric or logical column as float64 (n,). Raises DataError naming `label` for anything else."""
+    if isinstance(column, Factor):
+        if column.logical:
+            return np.where(column.codes < 0, np.nan, column.codes.astype(np.float64))
+        more = ", ..." if len(column.levels) > 5 else ""
+        raise DataError(
+            f"{label} must be numeric, but it is a factor with levels {', '.join(column.levels[:5])}{more}"
+        )
+    if isinstance(column, Matrix):
+        if column.values.shape[1] != 1:
+            raise DataError(f"{label} must be a single column, but it has {column.values.shape[1]}")
+        return column.values[:, 0]
+    if column.dtype.kind in "mM":
+        raise DataError(f"{label} holds times: convert it to numbers, such as days since the first")
+    return column.astype(np.float64, copy=False)
 
 
 def sorted_codes(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -204,6 +243,9 @@ def is_missing(column: Column) -> np.ndarray | None:
     if isinstance(column, Factor):
         return column.codes < 0 if _has_na(column) else None
     values = column.values if isinstance(column, Matrix) else column
+    if values.dtype.kind in "mM":
+        mask = np.isnat(values)
+        return mask if mask.any() else None
     if values.dtype.kind != "f" or np.isfinite(values).all():
         return None
     mask = np.isnan(values)
@@ -225,7 +267,8 @@ def to_pandas(column: Column, label: str, index: pd.Index) -> dict[str, pd.Serie
     """Series of the column by name; a matrix gives one per column, named as R's data frames name them."""
     if isinstance(column, Matrix):
         return {
-            f"{label}.{name}": pd.Series(column.values[:, j], index=index) for j, name in enumerate(column.names)
+            f"{label}.{name}": pd.Series(column.values[:, j], index=index)
+            for j, name in enumerate(column.names)
         }
     if not isinstance(column, Factor):
         return {label: pd.Series(column, index=index)}

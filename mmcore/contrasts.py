@@ -1,11 +1,12 @@
 """Contrast matrices of a factor: R's contr.treatment, sum, helmert, poly, SAS and MASS's contr.sdif."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 import pandas as pd
 
-from mmcore.errors import DataError, DesignError
+from .errors import DataError, DesignError
 
 KINDS = ("treatment", "sum", "helmert", "poly", "SAS", "sdif")
 _POLY_NAMES = (".L", ".Q", ".C")
@@ -15,7 +16,8 @@ _MOST_POLY_LEVELS = 95
 def contrast_matrix(kind: object, levels: Sequence[str], label: str) -> tuple[np.ndarray, tuple[str, ...]]:
     """(matrix (L, m), names (m,) of its columns) for the factor called `label`.
 
-    `kind` is one of KINDS with or without `contr.` in front, or a matrix with a row per level (array or DataFrame).
+    `kind` is one of KINDS with or without `contr.` in front, or a matrix with a row per level (array or
+    DataFrame).
     Raises DesignError for a factor of one level, DataError for an unknown kind or a matrix of another height.
     """
     count = len(levels)
@@ -34,8 +36,10 @@ def _given(matrix: object, count: int, label: str) -> tuple[np.ndarray, tuple[st
     names = tuple(map(str, matrix.columns)) if isinstance(matrix, pd.DataFrame) else None
     values = np.asarray(matrix, dtype=np.float64)
     if values.ndim != 2 or len(values) != count or not 0 < values.shape[1] < count:
-        raise DataError(f"the contrast matrix of {label} has shape {values.shape}; it needs {count} rows, one per level, "
-                        f"and 1 to {count - 1} columns")  # fmt: skip
+        raise DataError(
+            f"the contrast matrix of {label} has shape {values.shape}; it needs {count} rows, one per level, "
+            f"and 1 to {count - 1} columns"
+        )
     return values, names or _numbered(values.shape[1])
 
 
@@ -66,7 +70,7 @@ def _helmert(count: int, levels: tuple[str, ...]):
 def _sdif(count: int, levels: tuple[str, ...]):
     j = np.arange(1, count)
     below = np.arange(count)[:, None] >= j
-    names = tuple(f"{b}-{a}" for a, b in zip(levels[:-1], levels[1:], strict=True))
+    names = tuple(f"{b}-{a}" for a, b in pairwise(levels))
     return np.where(below, j, j - count) / count, names
 
 
@@ -79,4 +83,11 @@ def _poly(count: int, levels: tuple[str, ...]):
     return (Q * np.sign(R.diagonal()))[:, 1:], names
 
 
-_MAKERS = {"treatment": _treatment, "SAS": _sas, "sum": _sum, "helmert": _helmert, "sdif": _sdif, "poly": _poly}
+_MAKERS = {
+    "treatment": _treatment,
+    "SAS": _sas,
+    "sum": _sum,
+    "helmert": _helmert,
+    "sdif": _sdif,
+    "poly": _poly,
+}

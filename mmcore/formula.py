@@ -8,8 +8,8 @@ becomes `b:a` and `a`.
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from mmcore.errors import FormulaError
-from mmcore.syntax import (
+from .errors import FormulaError
+from .syntax import (
     STRUCTURES,
     Call,
     Constant,
@@ -102,8 +102,9 @@ def parse(text: str) -> Formula:
     Nothing is evaluated: a name is a column of the data that come later, a call must name a function of the
     whitelist. One-sided formulas (`~ (1 | g)`) have `response` None. Cost: about 40 us for `y ~ x + (x | g)`.
 
-    Raises FormulaError, which shows the text with a caret under the fault: not in the grammar, a function that is
-    not allowed, a bar that is not added with `+`, a grouping factor that is not made of names with `:` and `/`.
+    Raises FormulaError, which shows the text with a caret under the fault: not in the grammar, a function
+    that is not allowed, a bar that is not added with `+`, a grouping factor that is not made of names with
+    `:` and `/`.
     R equivalent: `terms(nobars(f))`, `findbars(f)`.
     """
     try:
@@ -234,7 +235,9 @@ class _Algebra:
 
     def _constant(self, expr: Constant) -> list[int]:
         if isinstance(expr.value, bool) or expr.value not in (0.0, 1.0):
-            raise FormulaError("only the numbers 0 and 1 can be terms: use I() for arithmetic", self.text, expr.position)
+            raise FormulaError(
+                "only the numbers 0 and 1 can be terms: use I() for arithmetic", self.text, expr.position
+            )
         self.intercept = (expr.value == 1.0) != self.removing
         return []
 
@@ -251,7 +254,11 @@ class _Algebra:
         else:
             masks = self.expand(left)
         for node in reversed(rights):
-            masks = self._remove(masks, node.args[-1]) if node.function == "-" else _unique(masks, self.expand(node.args[-1]))
+            masks = (
+                self._remove(masks, node.args[-1])
+                if node.function == "-"
+                else _unique(masks, self.expand(node.args[-1]))
+            )
         return masks
 
     def _remove(self, masks: list[int], expr: Expr) -> list[int]:
@@ -283,7 +290,9 @@ class _Algebra:
         power = exponent.value if type(exponent) is Constant else None
         if not isinstance(power, float) or power < 1 or power != int(power) or power > 64:
             raise FormulaError(
-                "the power of a term must be a whole number from 1: use I() for arithmetic", self.text, expr.position
+                "the power of a term must be a whole number from 1: use I() for arithmetic",
+                self.text,
+                expr.position,
             )
         masks = base
         for _ in range(min(int(power), len(base)) - 1):
@@ -362,7 +371,8 @@ def _frame_variables(response: Expr | None, right: Expr) -> tuple[Expr, ...]:
 
 
 def _operands(call: Call) -> Sequence[Expr] | None:
-    """What R sees of a formula operator when it lists variables; None for a call that is a variable itself."""
+    """What R sees of a formula operator when it lists variables; None for a call that is a variable
+    itself."""
     if call.function == "^":
         return call.args[:1]
     if call.function == "||":
@@ -389,7 +399,9 @@ def _expand_bar(node: Call, text: str) -> Iterator[Bar]:
         homogeneous = _homogeneous(node, text)
         inner = strip_parentheses(node.args[0])
         if type(inner) is not Call or inner.function != "|":
-            raise FormulaError(f"{structure}() takes one term such as {structure}(x | g)", text, node.position)
+            raise FormulaError(
+                f"{structure}() takes one term such as {structure}(x | g)", text, node.position
+            )
         node = inner
     left, group = node.args
     _refuse_bars(left, text)
@@ -397,7 +409,9 @@ def _expand_bar(node: Call, text: str) -> Iterator[Bar]:
     masks = algebra.expand(left)
     terms, offsets = algebra.terms_and_offsets(masks, None)
     if offsets or any(type(v) is Name and v.id == "." for v in algebra.variables):
-        raise FormulaError("offset() and '.' have no meaning inside a random-effects term", text, node.position)
+        raise FormulaError(
+            "offset() and '.' have no meaning inside a random-effects term", text, node.position
+        )
     if not terms and not algebra.intercept:
         raise FormulaError("this random-effects term has no effects", text, node.position)
     for one_terms, one_intercept, shown in _split_double(node.function, terms, algebra.intercept, left):

@@ -1,10 +1,10 @@
-"""Grouping factors: codes and levels of `g` and of `a:b`, in lme4's order, without building the full cross."""
+"""Grouping factors: codes and levels of `g` and of `a:b`, in lme4's order, never the full cross."""
 
 from collections.abc import Sequence
 
 import numpy as np
 
-from mmcore.columns import Factor, compress, drop_unused, sorted_codes
+from .columns import Factor, compress, drop_unused, sorted_codes
 
 _TABLE_CELLS_PER_ROW = 4  # up to this size a table over all combinations is cheaper than hashing
 
@@ -12,13 +12,13 @@ _TABLE_CELLS_PER_ROW = 4  # up to this size a table over all combinations is che
 def grouping_factor(factors: Sequence[Factor]) -> Factor:
     """The factor whose levels are the combinations of `factors` that occur, the first varying slowest.
 
-    One factor: its levels that occur. Several: labels joined by ':', sorted by the codes of the first, then the
-    second, ... R equivalent: the `flist` entry that lme4 makes. Cost O(n) plus a sort of the levels that occur.
+    One factor: its levels that occur. Several: labels joined by ':', sorted by the codes of the first, then
+    the second, ... R equivalent: the `flist` entry that lme4 makes. Cost O(n) plus a sort of the levels that
+    occur.
     """
-    group = drop_unused(factors[0])
-    if len(factors) == 1:
-        return group
-    parts = [drop_unused(f) for f in factors]
+    parts = [drop_unused(Factor(f.codes, f.levels)) for f in factors]
+    if len(parts) == 1:
+        return parts[0]
     codes = parts[0].codes.astype(np.int64)
     positions = [np.arange(len(parts[0].levels))]
     for part in parts[1:]:

@@ -1,8 +1,8 @@
 """Terms + evaluated variables -> model matrix, coded as R's `model.matrix` codes it.
 
-A factor F in a term T is coded by its contrasts when T without F is empty or is contained in an earlier term, by one
-indicator per level otherwise; without an intercept the first factor of the first term that has one gets indicators.
-`Coding` remembers levels, contrasts and names, so that new data get the same columns.
+A factor F in a term T is coded by its contrasts when T without F is empty or is contained in an earlier term,
+by one indicator per level otherwise; without an intercept the first factor of the first term that has one
+gets indicators. `Coding` remembers levels, contrasts and names, so that new data get the same columns.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,12 +10,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mmcore.columns import Column, Factor, Matrix
-from mmcore.contrasts import contrast_matrix
-from mmcore.errors import DataError
-from mmcore.formula import Term
-from mmcore.syntax import deparse
-from mmcore.transforms import align_levels
+from .columns import Column, Factor, Matrix, as_numbers
+from .contrasts import contrast_matrix
+from .errors import DataError
+from .formula import Term
+from .syntax import deparse
+from .transforms import align_levels
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,9 @@ class FactorCoding:
     def block(self, column: Column, full: bool) -> np.ndarray:
         """(n, L) indicators when `full`, else (n, m) contrasts. Raises DataError for levels that are new."""
         if not isinstance(column, Factor):
-            raise DataError(f"{self.label} was a factor with levels {', '.join(self.levels)}; now it holds numbers")
+            raise DataError(
+                f"{self.label} was a factor with levels {', '.join(self.levels)}; now it holds numbers"
+            )
         codes = align_levels(column, self.levels).codes
         if len(codes) and codes.max() >= len(self.levels):
             new = sorted(set(column.levels) - set(self.levels))
@@ -55,7 +57,7 @@ class NumberCoding:
         """(n, k) values."""
         if isinstance(column, Factor):
             raise DataError(f"{self.label} was numeric; now it is a factor")
-        return column.values if isinstance(column, Matrix) else column[:, None]
+        return column.values if isinstance(column, Matrix) else as_numbers(column, self.label)[:, None]
 
     def suffixes(self, full: bool) -> tuple[str, ...]:
         return self.names
@@ -101,12 +103,15 @@ class Coding:
 
 
 def make_coding(
-    terms: Sequence[Term], intercept: bool, columns: Mapping[str, Column], contrasts: Mapping[str, object] | None = None
+    terms: Sequence[Term],
+    intercept: bool,
+    columns: Mapping[str, Column],
+    contrasts: Mapping[str, object] | None = None,
 ) -> Coding:
     """Coding of `terms` for the variables in `columns` (keyed by label, unused levels already dropped).
 
-    `contrasts`: variable label -> kind or matrix, see `contrast_matrix`; the default is treatment, polynomial for
-    ordered factors. R equivalent: `model.matrix(terms, frame, contrasts.arg)`.
+    `contrasts`: variable label -> kind or matrix, see `contrast_matrix`; the default is treatment, polynomial
+    for ordered factors. R equivalent: `model.matrix(terms, frame, contrasts.arg)`.
     """
     labels = [tuple(deparse(v) for v in term) for term in terms]
     variables: dict[str, FactorCoding | NumberCoding] = {}
@@ -156,7 +161,9 @@ def _has_margin(margin: frozenset[str], earlier: Sequence[frozenset[str]]) -> bo
     return any(margin <= term for term in earlier)
 
 
-def _indicators_for_first_factor(pattern: list[list[tuple[str, bool]]], variables: Mapping[str, object]) -> None:
+def _indicators_for_first_factor(
+    pattern: list[list[tuple[str, bool]]], variables: Mapping[str, object]
+) -> None:
     for term in pattern:
         for position, (label, _) in enumerate(term):
             if isinstance(variables[label], FactorCoding):

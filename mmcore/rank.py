@@ -1,7 +1,7 @@
 """Which columns of X R keeps: Householder elimination in order, negligible columns moved to the end.
 
-R's `qr()` looks at the columns from left to right and sets one aside when the part of it that is orthogonal to the
-columns already kept has a norm below `tol` times its own norm.
+R's `qr()` looks at the columns from left to right and sets one aside when the part of it that is orthogonal
+to the columns already kept has a norm below `tol` times its own norm.
 """
 
 import numpy as np

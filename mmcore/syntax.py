@@ -10,23 +10,23 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from mmcore.errors import FormulaError
+from .errors import FormulaError
 
 STRUCTURES = ("us", "diag", "cs", "ar1")
 
-MATH = (
-    "abs acos asin atan ceiling cos cosh exp expm1 floor log log10 log1p log2 sign sin sinh sqrt tan tanh trunc"
-).split()
 FUNCTIONS = frozenset(
-    MATH
-    + (
-        "( I C as.factor as.integer as.logical as.numeric bs c cbind contr.SAS contr.helmert contr.poly contr.sdif "
-        "contr.sum contr.treatment factor ifelse is.na ns offset ordered pmax pmin poly relevel round scale"
-    ).split()
+    """
+    abs acos asin atan ceiling cos cosh exp expm1 floor log log10 log1p log2 sign sin sinh sqrt tan tanh trunc
+    ( I C as.factor as.integer as.logical as.numeric bs c cbind factor ifelse is.na ns offset ordered pmax pmin
+    poly relevel round scale
+    """.split()  # noqa: SIM905
 )
-NAMESPACES = {"splines": ("ns", "bs"), "stats": ("poly", "C", "offset", "relevel"), "MASS": ("contr.sdif",)}
+NAMESPACES = {"splines": ("ns", "bs"), "stats": ("poly", "C", "offset", "relevel")}
 
-RESERVED = frozenset("if else repeat while function for next break TRUE FALSE NULL Inf NaN NA".split())
+RESERVED = frozenset(
+    ("if", "else", "repeat", "while", "function", "for", "next", "break")
+    + ("TRUE", "FALSE", "NULL", "Inf", "NaN", "NA")
+)
 CONSTANTS: dict[str, bool | float | None] = {
     "TRUE": True,
     "FALSE": False,
@@ -208,7 +208,9 @@ class _Parser:
         if token in _PREFIX:
             return Call(token, (self.expression(_PREFIX[token]),), (), start)
         self.i -= 1
-        raise self.fail(f"expected a variable, number or '(' instead of {token!r}" if kind else _unfinished(self.text))
+        raise self.fail(
+            f"expected a variable, number or '(' instead of {token!r}" if kind else _unfinished(self.text)
+        )
 
     def _number(self, token: str, start: int) -> Constant:
         if token[-1] == "L":
@@ -236,7 +238,7 @@ class _Parser:
         if function not in NAMESPACES.get(package, ()):
             raise self.fail(f"{package}::{function} is not among the functions a formula may use", start)
         self.i += 1
-        if self.texts[self.i] != "(" and not function.startswith("contr."):
+        if self.texts[self.i] != "(":
             raise self.fail(f"{package}::{function} needs its arguments in parentheses", start)
         return f"{package}::{function}"
 
@@ -322,7 +324,9 @@ def deparse(expr: Expr) -> str:
         space = "" if function in _UNSPACED else " "
         return f"{deparse(args[0])}{space}{function}{space}{deparse(args[1])}"
     names = expr.names or (None,) * len(args)
-    inside = ", ".join(deparse(a) if n is None else f"{n} = {deparse(a)}" for n, a in zip(names, args, strict=True))
+    inside = ", ".join(
+        deparse(a) if n is None else f"{n} = {deparse(a)}" for n, a in zip(names, args, strict=True)
+    )
     return f"{function}({inside})"
 
 

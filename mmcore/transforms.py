@@ -1,7 +1,8 @@
 """Value of an expression over the columns of a data frame: an interpreter over the tree, never `eval`.
 
-`Evaluator.value(expr)` gives numbers (n,), a Factor or a Matrix. Data-dependent bases keep what they learnt in
-`memory` under the text of their call, so that the same Evaluator kind on new data repeats the training basis.
+`Evaluator.value(expr)` gives numbers (n,), a Factor or a Matrix. Data-dependent bases keep what they learnt
+in `memory` under the text of their call, so that the same Evaluator kind on new data repeats the training
+basis.
 """
 
 import warnings
@@ -11,11 +12,11 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
-from mmcore.bases import Poly, Scale, Spline
-from mmcore.columns import Column, Factor, Matrix, as_factor, logical, read_column
-from mmcore.contrasts import KINDS, contrast_matrix
-from mmcore.errors import DataError, MixedModelWarning
-from mmcore.syntax import Call, Constant, Expr, Name, deparse
+from .bases import Poly, Scale, Spline
+from .columns import Column, Factor, Matrix, as_factor, as_numbers, logical, read_column
+from .contrasts import KINDS, contrast_matrix
+from .errors import DataError, MixedModelWarning
+from .syntax import Call, Constant, Expr, Name, deparse
 
 Value = Column | float | str | bool | None | list
 
@@ -24,16 +25,17 @@ _CONTRAST_WORDS = ("treatment", "sum", "helmert", "poly", "SAS")
 
 _MATH: dict[str, Callable] = {
     "abs": np.abs, "acos": np.arccos, "asin": np.arcsin, "atan": np.arctan, "ceiling": np.ceil, "cos": np.cos,
-    "cosh": np.cosh, "exp": np.exp, "expm1": np.expm1, "floor": np.floor, "log10": np.log10, "log1p": np.log1p,
-    "log2": np.log2, "sign": np.sign, "sin": np.sin, "sinh": np.sinh, "sqrt": np.sqrt, "tan": np.tan,
-    "tanh": np.tanh, "trunc": np.trunc,
+    "cosh": np.cosh, "exp": np.exp, "expm1": np.expm1, "floor": np.floor, "log10": np.log10,
+    "log1p": np.log1p, "log2": np.log2, "sign": np.sign, "sin": np.sin, "sinh": np.sinh, "sqrt": np.sqrt,
+    "tan": np.tan, "tanh": np.tanh, "trunc": np.trunc,
 }  # fmt: skip
 _ARITHMETIC: dict[str, Callable] = {
     "+": np.add, "-": np.subtract, "*": np.multiply, "/": np.true_divide, "^": np.power,
     "%%": np.mod, "%/%": np.floor_divide,
 }  # fmt: skip
 _COMPARE: dict[str, Callable] = {
-    "==": np.equal, "!=": np.not_equal, "<": np.less, ">": np.greater, "<=": np.less_equal, ">=": np.greater_equal,
+    "==": np.equal, "!=": np.not_equal, "<": np.less, ">": np.greater,
+    "<=": np.less_equal, ">=": np.greater_equal,
 }  # fmt: skip
 
 
@@ -111,15 +113,11 @@ class Evaluator:
     def numeric(self, expr: Expr, call: Expr) -> np.ndarray | float:
         """Value of `expr` as float64 (n,) or a number; `call` is named when it is neither."""
         value = self.value(expr)
-        if isinstance(value, np.ndarray):
-            return value.astype(np.float64, copy=False)
-        if isinstance(value, Factor) and value.logical:
-            return np.where(value.codes < 0, np.nan, value.codes.astype(np.float64))
+        if isinstance(value, Factor | Matrix | np.ndarray):
+            return as_numbers(value, f"{deparse(expr)} in {deparse(call)}")
         if isinstance(value, bool | float):
             return float(value)
-        if isinstance(value, Matrix):
-            return value.values[:, 0] if value.values.shape[1] == 1 else _refuse(expr, call, "has several columns")
-        return _refuse(expr, call, "is a factor" if isinstance(value, Factor) else "is not a number")
+        raise DataError(f"{deparse(expr)} in {deparse(call)} must be numeric")
 
     def _checked(self, result, x, call: Call):
         produced = np.isnan(result) & ~np.isnan(x)
@@ -163,7 +161,9 @@ class Evaluator:
             if name is not None:
                 full = name if name in names else _partial(name, names)
                 if full is None or full in matched:
-                    raise DataError(f"{deparse(call)}: unknown or repeated argument {name!r}; it takes {', '.join(names)}")
+                    raise DataError(
+                        f"{deparse(call)}: unknown or repeated argument {name!r}; it takes {', '.join(names)}"
+                    )
                 matched[full] = arg
         free = (n for n in names if n not in matched)
         for name, arg in zip(given, call.args, strict=True):
@@ -203,10 +203,6 @@ def align_levels(factor: Factor, levels: tuple[str, ...]) -> Factor:
     position = {level: i for i, level in enumerate(levels + extra)}
     lookup = np.array([position[level] for level in factor.levels] + [-1], dtype=np.intp)
     return replace(factor, codes=lookup[factor.codes], levels=levels + extra)
-
-
-def _refuse(expr: Expr, call: Expr, reason: str):
-    raise DataError(f"{deparse(call)} needs numbers, but {deparse(expr)} {reason}")
 
 
 def _partial(name: str, names: tuple[str, ...]) -> str | None:
@@ -297,7 +293,9 @@ def _poly(ev: Evaluator, call: Call) -> Matrix:
         raise DataError(f"{deparse(call)}: coefs cannot be given, they are kept from the training data")
     x = _column_of(ev, args["x"], call)
     if "degree" in args and not isinstance(ev.value(args["degree"]), float):
-        raise DataError(f"{deparse(call)}: polynomials of several variables are not supported; the degree is a number")
+        raise DataError(
+            f"{deparse(call)}: polynomials of several variables are not supported; the degree is a number"
+        )
     degree = int(ev.option(args.get("degree"), 1.0, call))  # type: ignore[arg-type]
     names = tuple(str(j) for j in range(1, degree + 1))
     if ev.option(args.get("raw"), False, call):
@@ -348,7 +346,11 @@ def _factor(ev: Evaluator, call: Call) -> Factor:
         factor = Factor(value.codes, value.levels)
     if "levels" in args:
         factor = _with_levels(factor, [_text(v) for v in _listed(ev.option(args["levels"], None, call))])
-    labels = [_text(v) for v in _listed(ev.option(args["labels"], None, call))] if "labels" in args else factor.levels
+    labels = (
+        [_text(v) for v in _listed(ev.option(args["labels"], None, call))]
+        if "labels" in args
+        else factor.levels
+    )
     if len(labels) != len(factor.levels):
         raise DataError(f"{deparse(call)}: {len(labels)} labels for {len(factor.levels)} levels")
     factor = Factor(factor.codes, tuple(labels), ordered)
@@ -423,7 +425,9 @@ def _contrast_word(expr: Expr, call: Call) -> str:
     if type(expr) is Name and word in _CONTRAST_WORDS:
         return f"contr.{word}"
     if not isinstance(word, str) or word not in known:
-        raise DataError(f"{deparse(call)}: the contrast must be one of {', '.join([*known, *_CONTRAST_WORDS])}")
+        raise DataError(
+            f"{deparse(call)}: the contrast must be one of {', '.join([*known, *_CONTRAST_WORDS])}"
+        )
     return word
 
 
