@@ -1,6 +1,22 @@
 """mmcore: linear mixed models and their diagnostics in NumPy and SciPy."""
 
 from .datasets import dataset_names, load_dataset
+from .diagnostics import (
+    cooks_distance,
+    covratio,
+    covtrace,
+    hatvalues,
+    hlm_augment,
+    hlm_influence,
+    hlm_resid,
+    leverage,
+    ls_residuals,
+    mdffits,
+    pull_resid,
+    resid_conditional,
+    resid_marginal,
+    rstudent,
+)
 from .errors import (
     ConvergenceWarning,
     DataError,
@@ -35,11 +51,25 @@ __all__ = [
     "Status",
     "UnsupportedError",
     "VarCorr",
+    "cooks_distance",
+    "covratio",
+    "covtrace",
     "dataset_names",
     "fit_at",
     "fit_design",
     "fit_design_at",
+    "hatvalues",
+    "hlm_augment",
+    "hlm_influence",
+    "hlm_resid",
+    "leverage",
     "lm",
     "lmer",
     "load_dataset",
+    "ls_residuals",
+    "mdffits",
+    "pull_resid",
+    "resid_conditional",
+    "resid_marginal",
+    "rstudent",
 ]

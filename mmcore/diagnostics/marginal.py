@@ -1,0 +1,82 @@
+"""What every measure of a linear mixed model needs per row, computed once: V^-1 X, P y, diag V^-1, diag P.
+
+Rows are scaled by the square roots of the prior weights: V = I + Z Sigma Z' there, and
+P = V^-1 - V^-1 X (X'V^-1X)^-1 X'V^-1. Fixed effects are in whitened coordinates: with X = Q R and
+Q'V^-1Q = L L', delta = L' R (beta - beta*), so that |delta|^2 = (beta - beta*)' X'V^-1X (beta - beta*).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..errors import UnsupportedError
+from ..fit import Fit
+from ..products import CrossProducts
+
+__all__ = ["Marginal", "marginal", "need_fixed"]
+
+
+@dataclass(frozen=True, slots=True)
+class Marginal:
+    """Rows of the model after V and the fixed effects are taken out; no n x n matrix."""
+
+    fit: Fit
+    white: np.ndarray  # (p + 1, n) LS^-1 [Q, r]'V^-1; the last row is P y / sqrt(rss)
+    v: np.ndarray  # (n,) diagonal of V^-1
+    h: np.ndarray  # (n,) squared length of the first p rows of ``white``: v - h is the diagonal of P
+    half: np.ndarray  # (p, p) beta = half delta
+
+    @property
+    def A(self) -> CrossProducts:
+        """The products of the fit."""
+        return self.fit.criterion_fn.kernel.A
+
+    @property
+    def p(self) -> int:
+        """Number of fixed effects."""
+        return self.A.p
+
+    @property
+    def Sigma(self) -> list[np.ndarray]:
+        """(K, K) relative covariance of every block."""
+        return self.fit.criterion_fn.covariance.sigma(self.fit.par)
+
+    @property
+    def rss(self) -> float:
+        """y'Py."""
+        return self.fit.state.profile.rss
+
+    @property
+    def P(self) -> np.ndarray:
+        """(n,) diagonal of P; exactly 0 where rounding would leave less than 1e-11."""
+        P = self.v - self.h
+        return np.where(P < 1e-11 * self.v, 0.0, P)
+
+    @property
+    def Py(self) -> np.ndarray:
+        """(n,) P y = V^-1 (y - X beta) = sqrt(w) (y - fitted)."""
+        return self.white[-1] * np.sqrt(self.rss)
+
+
+def marginal(fit: Fit) -> Marginal:
+    """The workspace of a fit. Cost O(n (p + k)) for one factor or a nested chain, O(nnz(C) q) for crossed ones."""
+    kernel, state = fit.criterion_fn.kernel, fit.state
+    A, prof = kernel.A, state.profile
+    VM = A.M.copy()
+    for block, u in zip(A.blocks, state.solve_random(kernel.random_products()), strict=True):
+        for k, column in enumerate(block.columns):
+            for i in range(A.m):
+                VM[i] -= column * u[i, k][block.codes]
+    white = prof.LS_inv @ VM
+    p = A.p
+    half = np.linalg.solve(A.R, prof.LS_inv[:p, :p].T) if p else np.zeros((0, 0))
+    v = 1.0 - state.quadratic()
+    return Marginal(fit, white, v, np.einsum("in,in->n", white[:p], white[:p]), half)
+
+
+def need_fixed(ws: Marginal) -> None:
+    """Raise if the model has no fixed effects to be influenced."""
+    if not ws.p:
+        raise UnsupportedError("the model has no fixed effects, so deletion cannot change them")

@@ -1,0 +1,171 @@
+"""What is deleted: every row, every level of a grouping factor, or sets the caller names."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ..errors import DataError
+from ..fit import Fit
+
+__all__ = ["Units", "by_row", "check_level", "groups_of", "level_codes", "pad", "units"]
+
+
+@dataclass(frozen=True, slots=True)
+class Units:
+    """A family of sets of rows, one per deletion."""
+
+    fit: Fit
+    level: Hashable  # 1 for rows, else the grouping factor
+    labels: pd.Index  # (U,) row labels, level labels in order of first appearance, or names of sets
+    codes: np.ndarray | None  # (n,) unit of every row if the units partition the rows, else None
+    sets: tuple[np.ndarray, ...] | None  # positions of the rows of each unit when they do not
+    scalar: bool = False  # True for one anonymous set: results are numbers, not Series
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def is_rows(self) -> bool:
+        """True if every unit is one row, in row order."""
+        return self.level == 1 and self.codes is not None
+
+    def rows(self) -> list[np.ndarray]:
+        """Positions of the rows of each unit, increasing."""
+        if self.sets is not None:
+            return list(self.sets)
+        order = np.argsort(self.codes, kind="stable")
+        ends = np.cumsum(np.bincount(self.codes, minlength=len(self)))
+        return np.split(order, ends[:-1])
+
+    def series(self, values: np.ndarray, name: str) -> Any:
+        """(U,) values with the labels of the units; a float for one anonymous set."""
+        if self.scalar:
+            return float(values[0])
+        if self.is_rows:
+            return by_row(self.fit, values, name)
+        return pd.Series(values, index=self.labels, name=name)
+
+    def frame(self, values: np.ndarray, columns: Iterable[str]) -> Any:
+        """(U, k) values with the labels of the units; a Series for one anonymous set."""
+        names = list(columns)
+        if self.scalar:
+            return pd.Series(values[0], index=names)
+        values, index = pad(self.fit, values) if self.is_rows else (values, self.labels)
+        return pd.DataFrame(values, index=index, columns=names)
+
+
+def groups_of(fit: Fit) -> list[str]:
+    """Names of the grouping factors, in the order of the terms."""
+    return list(dict.fromkeys(t.group for t in fit.design.terms))
+
+
+def check_level(fit: Fit, level: Hashable) -> None:
+    """Raise unless ``level`` is 1 or a grouping factor of the model."""
+    known = groups_of(fit)
+    if level == 1 and not isinstance(level, bool):
+        return
+    if level not in known:
+        listed = ", ".join(repr(g) for g in known)
+        instead = f"1 (rows) or one of the grouping factors {listed}" if known else "1 (rows): the model has no groups"
+        raise DataError(f"level={level!r} is not a level of this model; use {instead}")
+
+
+def level_codes(fit: Fit, level: Hashable) -> tuple[np.ndarray, np.ndarray]:
+    """Labels of the levels of a factor in order of first appearance, and the (n,) position of each row in them."""
+    term = next(t for t in fit.design.terms if t.group == level)
+    present, first = np.unique(term.codes, return_index=True)
+    order = present[np.argsort(first)]
+    position = np.empty(len(term.levels), dtype=np.intp)
+    position[order] = np.arange(len(order))
+    return np.asarray(term.levels, dtype=object)[order], position[term.codes]
+
+
+def units(fit: Fit, level: Hashable = 1, delete: Any = None) -> Units:
+    """The deletions asked for.
+
+    ``delete`` None: every unit of the level. Else one set, or a mapping of names to sets: of row labels (or a
+    boolean mask of the rows used) for level 1, of level labels for a grouping factor.
+    """
+    check_level(fit, level)
+    if delete is not None:
+        named = delete if isinstance(delete, Mapping) else {"deleted": delete}
+        sets = tuple(_rows_of(fit, level, wanted) for wanted in named.values())
+        return Units(fit, level, pd.Index(list(named), name="set"), None, sets, not isinstance(delete, Mapping))
+    if level == 1:
+        return Units(fit, 1, fit.design.index, np.arange(fit.design.n), None)
+    labels, codes = level_codes(fit, level)
+    return Units(fit, level, pd.Index(labels, name=str(level)), codes, None)
+
+
+def _rows_of(fit: Fit, level: Hashable, wanted: Any) -> np.ndarray:
+    """Positions of the rows that one set of labels means."""
+    n = fit.design.n
+    mask = np.asarray(wanted)
+    if mask.dtype == bool:
+        if mask.shape != (n,):
+            raise DataError(f"delete is a mask of shape {mask.shape}; the model uses {n} rows")
+        rows = np.flatnonzero(mask)
+    elif level == 1:
+        rows = _rows_by_label(fit, wanted)
+    else:
+        rows = _rows_by_level(fit, level, wanted)
+    if not len(rows):
+        raise DataError("delete is empty: name at least one row or level")
+    if len(rows) == n:
+        raise DataError(f"delete names all {n} rows: nothing would be left")
+    return rows
+
+
+def _as_list(wanted: Any) -> list:
+    return [wanted] if np.isscalar(wanted) else list(wanted)
+
+
+def _rows_by_label(fit: Fit, wanted: Any) -> np.ndarray:
+    index = fit.design.index
+    labels = _as_list(wanted)
+    if not index.is_unique:
+        raise DataError("the row labels are not unique, so delete cannot name rows: pass a boolean mask instead")
+    at = index.get_indexer(pd.Index(labels))
+    unknown = [x for x, i in zip(labels, at, strict=True) if i < 0]
+    if unknown:
+        raise DataError(
+            f"delete names rows that the model does not use: {_listed(unknown)}. Rows are named by their label in "
+            f"the data frame ({_listed(list(index[:3]))}, ...); rows with missing values are not used"
+        )
+    return np.unique(at)
+
+
+def _rows_by_level(fit: Fit, level: Hashable, wanted: Any) -> np.ndarray:
+    labels, codes = level_codes(fit, level)
+    position = {str(label): i for i, label in enumerate(labels)}
+    names = [str(x) for x in _as_list(wanted)]
+    unknown = [x for x in names if x not in position]
+    if unknown:
+        raise DataError(f"delete names levels that {level!r} does not have: {_listed(unknown)}")
+    return np.flatnonzero(np.isin(codes, [position[x] for x in names]))
+
+
+def _listed(values: list, most: int = 5) -> str:
+    shown = ", ".join(repr(v) for v in values[:most])
+    return shown + (f" and {len(values) - most} more" if len(values) > most else "")
+
+
+def by_row(fit: Fit, values: np.ndarray, name: str) -> pd.Series:
+    """(n,) values by row label; with ``na_action="exclude"`` NaN at the rows left out."""
+    full, index = pad(fit, values)
+    return pd.Series(full, index=index, name=name)
+
+
+def pad(fit: Fit, values: np.ndarray) -> tuple[np.ndarray, pd.Index]:
+    """(n, ...) values and row labels, extended by NaN to the rows of the input if the fit excludes missing ones."""
+    design = fit.design
+    if design.na_action != "exclude" or design.rows is None:
+        return values, design.index
+    full = np.full((design.n_input, *values.shape[1:]), np.nan)
+    full[design.rows] = values
+    return full, design.source.index
