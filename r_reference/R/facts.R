@@ -5,7 +5,7 @@ local({
     if (nzchar(system.file(package = package))) as.character(utils::packageVersion(package)) else ""
   }
   packages <- c("lme4", "Matrix", "nlme", "MASS", "mlmRev", "lmerTest", "pbkrtest", "car", "sandwich", "clubSandwich",
-                "jsonlite", "nloptr", "minqa", "HLMdiag")
+                "jsonlite", "glmmTMB", "nloptr", "minqa", "HLMdiag")
   values <- c(r = as.character(getRversion()), home = R.home(), platform = R.version$platform,
               blas = unname(extSoftVersion()["BLAS"]), lapack = La_version(), libraries = paste(.libPaths(), collapse = ":"),
               vapply(packages, version, ""))

@@ -7,20 +7,30 @@ from packaging.requirements import Requirement
 
 from parity import doctor
 from parity.resources import PACKAGE
+from parity.rworker import REnvironment
 
-EVERYTHING = (
-    {"R": "4.2.2", "BLAS": "openblas"} | dict.fromkeys(doctor.R_PACKAGES, "1.0") | {"HLMdiag": "0.5.1"}
-)
+PACKAGES = {"lme4": "1.1.31", "jsonlite": "1.8.4", "car": "3.1.1", "HLMdiag": "0.5.1"}
+BRIDGE = {"rpy2": "3.6.6", "rpy2-rinterface": "3.6.5", "rpy2-robjects": "3.6.4"}
 
 
 @pytest.fixture
 def machine(monkeypatch):
     """A machine with the R, the packages and the bridge that a test gives it."""
 
-    def make(answers, bridge="3.6.6", bridge_fails=""):
-        monkeypatch.setattr(doctor, "_ask_r", lambda packages: answers)
-        monkeypatch.setattr(doctor, "_installed", lambda name: bridge)
-        monkeypatch.setattr(doctor, "_starts_r", lambda: bridge_fails)
+    def make(r_version="4.2.2", bridge=None, problem=None, **packages):
+        here = REnvironment(
+            rscript=r_version and "/usr/bin/Rscript",
+            r_version=r_version,
+            home=None,
+            platform=None,
+            blas=None,
+            lapack=None,
+            libraries=(),
+            packages=PACKAGES | packages if r_version else {},
+            rpy2=BRIDGE if bridge is None else bridge,
+            rpy2_problem=problem,
+        )
+        monkeypatch.setattr(doctor, "r_environment", lambda: here)
         return doctor.diagnose()
 
     return make
@@ -37,10 +47,10 @@ def ability(diagnosis, start):
 
 
 def test_a_complete_machine_can_do_everything(machine):
-    diagnosis = machine(EVERYTHING)
+    diagnosis = machine()
     assert diagnosis.live
     assert ability(diagnosis, "live HLMdiag").possible
-    assert ability(diagnosis, "live lme4").why == "lme4 1.0 by rpy2"
+    assert ability(diagnosis, "live lme4").why == "lme4 1.1.31 by rpy2"
     assert not [fact.what for fact in diagnosis.facts if not fact.ok and fact.what != "recordings"]
 
 
@@ -50,7 +60,7 @@ def in_a_checkout(monkeypatch):
 
 
 def test_without_r_recorded_references_remain_and_the_command_is_told(machine, in_a_checkout):
-    diagnosis = machine({})
+    diagnosis = machine(r_version=None)
     assert not diagnosis.live
     assert not fact(diagnosis, "R").ok
     assert fact(diagnosis, "R").mend == "make setup"
@@ -62,41 +72,46 @@ def test_outside_a_checkout_the_command_is_the_system_s(machine, monkeypatch):
     monkeypatch.setattr(
         doctor.shutil, "which", lambda name: f"/usr/bin/{name}" if name == "apt-get" else None
     )
-    assert "apt-get install r-base-core" in fact(machine({}), "R").mend
+    assert "apt-get install r-base-core" in fact(machine(r_version=None), "R").mend
     monkeypatch.setattr(doctor.shutil, "which", lambda name: None)
-    assert "install.packages" in fact(machine({}), "R").mend
+    assert "install.packages" in fact(machine(r_version=None), "R").mend
 
 
 def test_missing_lme4_stops_live_and_a_missing_extra_package_does_not(machine):
-    without_lme4 = machine(EVERYTHING | {"lme4": ""})
+    without_lme4 = machine(lme4=None)
     assert not without_lme4.live
     assert "lme4" in fact(without_lme4, "R package lme4").mend
-    without_car = machine(EVERYTHING | {"car": ""})
+    without_car = machine(car=None)
     assert without_car.live
     assert fact(without_car, "R package car").ok
     assert "car" in fact(without_car, "R package car").mend
 
 
 def test_without_hlmdiag_recorded_results_stand_in(machine, in_a_checkout):
-    diagnosis = machine(EVERYTHING | {"HLMdiag": ""})
+    diagnosis = machine(HLMdiag=None)
     assert diagnosis.live
     assert not ability(diagnosis, "live HLMdiag").possible
     assert fact(diagnosis, "R package HLMdiag").mend == "make hlmdiag"
 
 
+NO_BRIDGE = {"bridge": dict.fromkeys(BRIDGE), "problem": "rpy2 is not installed"}
+
+
 def test_without_rpy2_rscript_is_the_way_and_needs_jsonlite(machine):
-    diagnosis = machine(EVERYTHING, bridge="")
+    diagnosis = machine(**NO_BRIDGE)
     assert diagnosis.live
     assert "Rscript" in ability(diagnosis, "live lme4").why
     assert "rpy2-rinterface==3.6.5" in fact(diagnosis, "rpy2").mend
-    assert not machine(EVERYTHING | {"jsonlite": ""}, bridge="").live
+    without_both = machine(**NO_BRIDGE, jsonlite=None)
+    assert not without_both.live
+    assert "jsonlite" in ability(without_both, "live lme4").why
 
 
-def test_a_bridge_that_does_not_start_r_is_reported_with_what_to_install(machine):
-    diagnosis = machine(EVERYTHING, bridge_fails="undefined symbol: R_getVar")
-    assert not fact(diagnosis, "rpy2 starts R").ok
-    assert "rpy2==3.6.6" in fact(diagnosis, "rpy2 starts R").mend
-    assert "R_getVar" in fact(diagnosis, "rpy2 starts R").found
+def test_a_bridge_that_does_not_load_is_reported_with_what_to_install(machine):
+    diagnosis = machine(problem="undefined symbol: R_getVar")
+    assert not fact(diagnosis, "rpy2").ok
+    assert "rpy2==3.6.6" in fact(diagnosis, "rpy2").mend
+    assert "R_getVar" in fact(diagnosis, "rpy2").found
 
 
 @pytest.mark.parametrize(
@@ -108,7 +123,7 @@ def test_the_extra_follows_the_version_of_r(version, extra):
 
 
 def test_an_old_r_is_named_as_too_old(machine):
-    diagnosis = machine(EVERYTHING | {"R": "4.1.2"})
+    diagnosis = machine(r_version="4.1.2")
     assert not diagnosis.live
     assert "4.2 or later" in fact(diagnosis, "R").found
 
