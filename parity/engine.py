@@ -140,7 +140,7 @@ def checked(engine: object, what: str) -> Engine:
     return engine
 
 
-def _factory(target: str) -> Callable[[], object]:
+def _factory(target: str) -> Callable[..., object]:
     module_name, _, attribute = target.partition(":")
     try:
         module = importlib.import_module(module_name)

@@ -3,6 +3,7 @@
 Each recording that would change is reported with how much; it is replaced only when that was asked for.
 """
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ import numpy as np
 from parity.case import Case
 from parity.engine import Engine
 from parity.quantities import NAMES
+from parity.resources import recorded_dir
 from parity.results import (
     RecordingError,
     Results,
@@ -33,6 +35,12 @@ class Change:
     kind: Kind  # "changed": different from what is there, left alone; "replaced": different and overwritten
     path: Path
     details: tuple[str, ...] = ()  # what differs, or why it failed
+
+
+def directory_of(engine: Engine) -> Path:
+    """The folder of an engine's recordings among the recorded references: its versions, as a name."""
+    words = re.findall(r"[A-Za-z0-9.]+", engine.version) or [engine.name]
+    return recorded_dir() / "-".join(words)
 
 
 def record(

@@ -1,4 +1,5 @@
-"""mmcore as an engine: one function per quantity, from a `Fit` to labelled values, through mmcore's public names."""
+"""mmcore as an engine: one function per quantity, from a `Fit` to labelled values, through mmcore's public
+names."""
 
 import threading
 import warnings
@@ -13,7 +14,7 @@ from parity.case import Case, CaseError, frame
 from parity.quantities import X_MATRIX_LIMIT
 from parity.results import Missing, Results, Value, scalar
 
-# `warnings.catch_warnings` changes the state of the whole process: one fit at a time where cases run in threads.
+# `warnings.catch_warnings` changes the state of the whole process: one fit at a time, also among threads.
 _ONE_AT_A_TIME = threading.Lock()
 
 
@@ -47,7 +48,10 @@ class MmcoreEngine:
         missing: dict[str, Missing] = {}
         for name in quantities:
             outcome = _evaluate(name, fit)
-            (values if isinstance(outcome, Value) else missing)[name] = outcome  # type: ignore[index]
+            if isinstance(outcome, Value):
+                values[name] = outcome
+            else:
+                missing[name] = outcome
         converged = bool(fit.converged) if theta is None else None
         return {
             "values": values, "missing": missing, "singular": bool(fit.is_singular), "converged": converged
@@ -61,7 +65,11 @@ def engine() -> MmcoreEngine:
 
 def _fit(case: Case, theta: np.ndarray | None) -> Any:
     data = frame(case)
-    options: dict[str, Any] = {"weights": case.weights, "offset": case.offset, "contrasts": case.contrasts or None}
+    options: dict[str, Any] = {
+        "weights": case.weights,
+        "offset": case.offset,
+        "contrasts": case.contrasts or None,
+    }
     if case.family != "gaussian":
         raise mm.UnsupportedError(f"family {case.family}")
     if theta is not None:
@@ -165,7 +173,10 @@ def _vcov(fit: Any) -> Value:
 def _ranef(fit: Any) -> Value:
     return _joined(
         [
-            ([f"{group}|{level}|{effect}" for level in table.index for effect in table.columns], table.to_numpy())
+            (
+                [f"{group}|{level}|{effect}" for level in table.index for effect in table.columns],
+                table.to_numpy(),
+            )
             for group, table in fit.ranef.items()
         ]
     )

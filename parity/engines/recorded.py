@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 
 from parity.case import Case
-from parity.quantities import REGISTRY
 from parity.resources import recorded_dir
 from parity.results import Missing, RecordingError, Results, read_recording, recording_path
 
@@ -22,7 +21,7 @@ class Recorded:
     """One source of recordings as a reference."""
 
     capabilities = frozenset(
-        {"lm", "glm", "lmm", "glmm", "weights", "offset", "contrasts", "optimum", *REGISTRY}
+        {"lm", "glm", "lmm", "glmm", "weights", "offset", "contrasts", "optimum", "all_quantities"}
     )
 
     def __init__(self, directory: Path, *, partial: bool = False) -> None:
