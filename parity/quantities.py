@@ -211,7 +211,7 @@ _ROWS = (
     _residual(
         "fitted_ls", "y",
         "fit of a separate least-squares regression in each level of the first grouping factor, on the "
-        "columns of X that vary in it and an intercept",
+        "columns of X there (no intercept is added where the model has none, unlike HLMdiag)",
     ),
     _residual("resid_ls", "y", "y minus fitted_ls"),
     _leverage(

@@ -263,16 +263,16 @@ resid_marginal_studentized <- function(w) {
 
 resid_marginal_cholesky <- function(w) .rows(w, w$whiten(w$r))
 
-# Weighted least squares in each level of the first factor, on an intercept and the columns that vary there; a
+# Weighted least squares in each level of the first factor, on the model's own columns there: in a model with an
+# intercept the columns that are constant in a level fall together with it, in one without none is added. A
 # projection, so which of several dependent columns is left out does not matter.
 .separate_fits <- function(w) {
   .once(w, "separate_fits", {
     fit <- numeric(w$n)
     for (rows in split(seq_len(w$n), w$factors[[1]], drop = TRUE)) {
       X <- w$X[rows, , drop = FALSE]
-      varies <- apply(X, 2, function(x) any(x != x[1]))
       s <- sqrt(w$weights[rows])
-      decomposition <- qr(cbind(1, X[, varies, drop = FALSE]) * s)
+      decomposition <- qr(X * s)
       fit[rows] <- qr.fitted(decomposition, w$y[rows] * s) / s
     }
     fit
