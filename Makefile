@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help parity test setup quick gate gate-live gate-recorded lint format types bench hlmdiag wheel clean
+.PHONY: help parity test setup quick gate gate-live gate-recorded lint format types bench hlmdiag docs wheel clean
 
 BIN := .venv/bin
 REPORT ?= parity-report
@@ -53,6 +53,9 @@ bench: setup ## formula to fit, mmcore against lme4 in one run, answers checked 
 
 hlmdiag: ## try to install HLMdiag from CRAN (into .r-library)
 	@scripts/setup.sh hlmdiag
+
+docs: setup ## write the pages of docs/ that are tables of what the program holds
+	@$(BIN)/python scripts/make_docs.py
 
 wheel: setup ## build dist/*.whl
 	@$(BIN)/python -m hatchling build -t wheel

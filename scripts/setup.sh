@@ -38,8 +38,8 @@ apt_install() { # packages that apt does not know are left out
     as_root apt-get update -o DPkg::Lock::Timeout=300 >"$log" 2>&1 </dev/null || return 1
     UPDATED=1
   fi
-  known=$(apt-cache --names-only --no-generate pkgnames 2>/dev/null | sort -u | comm -12 - <(printf '%s\n' "$@" | sort -u))
-  [ -n "$known" ] || return 1
+  known=$(apt-cache pkgnames | LC_ALL=C sort -u | LC_ALL=C comm -12 - <(printf '%s\n' "$@" | LC_ALL=C sort -u))
+  [ -n "$known" ] || { echo "apt knows none of: $*" >>"$log"; return 1; }
   # shellcheck disable=SC2086
   as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends \
     -o DPkg::Lock::Timeout=300 $known >>"$log" 2>&1 </dev/null
@@ -95,6 +95,10 @@ setup_hlmdiag() {
 
 new_enough() { "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; }
 
+usable_venv() {
+  new_enough "$VENV/bin/python" && { command -v uv >/dev/null || [ -x "$VENV/bin/pip" ]; }
+}
+
 find_python() {
   local candidate
   for candidate in ${PYTHON:-} python3 python3.13 python3.12 python3.11; do
@@ -112,9 +116,9 @@ make_venv() {
   fi
   python=$(find_python) || { say "Python 3.11 or later is needed; set PYTHON=/path/to/python3"; exit 1; }
   say "making $VENV with $("$python" --version)"
-  if ! "$python" -m venv "$VENV" >/dev/null 2>&1; then
+  if ! "$python" -m venv --clear "$VENV" >/dev/null 2>&1; then # Debian's Python has no ensurepip of its own
     if may_install; then apt_install python3-venv python3-dev || true; fi
-    "$python" -m venv "$VENV"
+    "$python" -m venv --clear "$VENV" || { rm -rf "$VENV"; exit 1; }
   fi
 }
 
@@ -140,7 +144,7 @@ install_package() { # $1: extras
 
 setup_python() {
   local extra key stamp=$VENV/.mmparity-setup python_h
-  if ! new_enough "$VENV/bin/python"; then make_venv; fi
+  if ! usable_venv; then make_venv; fi
   extra=$(r_extra)
   key=$({ cat pyproject.toml; echo "$extra"; "$VENV/bin/python" --version; pwd; } | sha256sum)
   [ "$(cat "$stamp" 2>/dev/null)" != "$key" ] || return 0
