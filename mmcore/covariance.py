@@ -284,6 +284,11 @@ def structure_for(kind: str, k: int, homogeneous: bool) -> Structure:
     return Compound(k, kind, homogeneous)
 
 
+def _joined(pieces: Sequence[np.ndarray]) -> np.ndarray:
+    """One vector; empty for a model without random effects."""
+    return np.concatenate(pieces) if len(pieces) else np.zeros(0)
+
+
 class BlockCovariance:
     """The structures of all blocks of a model; ``par`` is ordered term by term as in lme4's theta."""
 
@@ -308,7 +313,7 @@ class BlockCovariance:
         self._inverse_order = None if (np.diff(order) == 1).all() else np.argsort(order)
 
     def start(self) -> np.ndarray:
-        return np.concatenate([s.start() for s in self.structures])
+        return _joined([s.start() for s in self.structures])
 
     def split(self, par: np.ndarray) -> list[np.ndarray]:
         """``par`` cut into one piece per term."""
@@ -360,13 +365,13 @@ class BlockCovariance:
         return H
 
     def canonical(self, par: np.ndarray) -> np.ndarray:
-        return np.concatenate(
+        return _joined(
             [s.canonical(p) for s, p in zip(self.structures, self.split(par), strict=True)]
         )
 
     def scale_index(self) -> np.ndarray:
         """Positions in ``par`` whose zero makes the model singular."""
-        return np.concatenate(
+        return _joined(
             [s.start + t.scale_index for s, t in zip(self._par, self.structures, strict=True)]
         )
 
@@ -375,7 +380,7 @@ class BlockCovariance:
         return tuple(s.Lambda(p) for s, p in zip(self.structures, self.split(par), strict=True))
 
     def theta(self, par: np.ndarray) -> np.ndarray:
-        return np.concatenate([s.theta(p) for s, p in zip(self.structures, self.split(par), strict=True)])
+        return _joined([s.theta(p) for s, p in zip(self.structures, self.split(par), strict=True)])
 
     def from_theta(self, theta: np.ndarray) -> np.ndarray:
         """Parameters from lme4's theta, term by term."""
@@ -384,7 +389,7 @@ class BlockCovariance:
             size = len(s.theta(s.start()))
             pieces.append(s.from_theta(theta[at : at + size]))
             at += size
-        return np.concatenate(pieces)
+        return _joined(pieces)
 
     @property
     def n_theta(self) -> int:

@@ -37,17 +37,18 @@ def hlm_influence(
     Parameters
     ----------
     level : 1 for rows, or the name of a grouping factor (nested or crossed).
-    approx : one-step measures at the full fit's theta and sigma (default), or full refits, which add the relative
+    approx : one-step measures at the full fit's theta and sigma (default), or full refits, which add the
+    relative
         changes of the variance components (``rvc.sigma2``, ``rvc.D11``, ...).
     delete : one set, or a mapping of names to sets: a row per set, without frame and leverage.
     leverage : which of ``overall``, ``fixef``, ``ranef``, ``ranef.uc`` to add; always of the full fit.
 
     Returns
     -------
-    DataFrame by row label: ``id`` (1, 2, ...; ``.id`` if the data have a column ``id``), the model frame, ``cooksd``,
-    ``mdffits``, ``covtrace``, ``covratio``, the ``rvc.*``, ``leverage.*``. For groups, by level in order of first
-    appearance, without frame. With ``na_action="exclude"`` rows left out are there as NaN. HLMdiag's hlm_influence,
-    every measure aligned by label.
+    DataFrame by row label: ``id`` (1, 2, ...; ``.id`` if the data have a column ``id``), the model frame,
+    ``cooksd``, ``mdffits``, ``covtrace``, ``covratio``, the ``rvc.*``, ``leverage.*``. For groups, by level
+    in order of first appearance, without frame. With ``na_action="exclude"`` rows left out are there as
+    NaN. HLMdiag's hlm_influence, every measure aligned by label.
     """
     types, u = checked_types(leverage), units(fit, level, delete)
     ws = marginal(fit)
@@ -107,17 +108,18 @@ def hlm_resid(
 ) -> pd.DataFrame:
     """Residuals of rows, or of groups, beside their data.
 
-    ``level=1``: ``.id`` (row label), the model frame, then ``.resid`` and ``.fitted`` (conditional), ``.ls.resid`` and
-    ``.ls.fitted`` (least squares within the levels of the factor with most levels), ``.mar.resid`` and
-    ``.mar.fitted`` (marginal). ``standardize=True``: ``.std.resid`` = sqrt(w) e / sigma, ``.std.ls.resid``
-    (internally studentized within the group), ``.chol.mar.resid`` = L^-1 r. ``"semi"``: only least squares changes,
-    r / sqrt(1 - h).
+    ``level=1``: ``.id`` (row label), the model frame, then ``.resid`` and ``.fitted`` (conditional),
+    ``.ls.resid`` and ``.ls.fitted`` (least squares within the levels of the factor with most levels),
+    ``.mar.resid`` and ``.mar.fitted`` (marginal). ``standardize=True``: ``.std.resid`` = sqrt(w) e / sigma,
+    ``.std.ls.resid`` (internally studentized within the group), ``.chol.mar.resid`` = L^-1 r. ``"semi"``:
+    only least squares changes, r / sqrt(1 - h).
 
-    ``level="g"``: one row per level in order of first appearance: variables of the fixed part that are constant
-    within levels, ``.ranef.<effect>`` (conditional modes), ``.ls.<effect>``: the level's least-squares coefficient
-    less the unweighted mean over levels (for a factor nested in another: over the levels of its parent).
-    ``standardize=True``: modes over the square root of their *conditional* variance, as HLMdiag does for lmer
-    (``.std.ranef.*``); least-squares deviations over their standard deviation (``.std.ls.*``).
+    ``level="g"``: one row per level in order of first appearance: variables of the fixed part that are
+    constant within levels, ``.ranef.<effect>`` (conditional modes), ``.ls.<effect>``: the level's least-
+    squares coefficient less the unweighted mean over levels (for a factor nested in another: over the
+    levels of its parent). ``standardize=True``: modes over the square root of their *conditional* variance,
+    as HLMdiag does for lmer (``.std.ranef.*``); least-squares deviations over their standard deviation
+    (``.std.ls.*``).
 
     HLMdiag's hlm_resid for any model; see :func:`ls_residuals` for what differs in the least-squares part.
     """
@@ -156,7 +158,8 @@ def _group_residuals(fit: Fit, group: str, standardize: bool | str, include_ls: 
     modes = _modes(fit, group)
     std = standardize is True
     columns = {
-        f".std.ranef.{clean(e)}" if std else f".ranef.{clean(e)}": b / sd if std else b for e, (b, sd) in modes.items()
+        f".std.ranef.{clean(e)}" if std else f".ranef.{clean(e)}": b / sd if std else b
+        for e, (b, sd) in modes.items()
     }
     if include_ls:
         columns |= _ls_deviations(fit, group, codes, len(labels), list(modes), std)
@@ -186,7 +189,7 @@ def _ls_deviations(
     absent = [e for e in effects if e not in fit.design.x_names]
     if absent:
         warnings.warn(
-            f"{', '.join(absent)} vary by {group} but are not in the fixed part: they have no least-squares residual",
+            f"{', '.join(absent)} vary by {group} but are not in the fixed part: no least-squares residual",
             MixedModelWarning,
             stacklevel=4,
         )
@@ -219,7 +222,9 @@ def _parent(fit: Fit, group: str, codes: np.ndarray, L: int) -> np.ndarray:
 
 
 def _constants(fit: Fit, codes: np.ndarray, index: pd.Index) -> pd.DataFrame:
-    """Variables of the model frame that are constant within every level, the grouping factors' own included."""
+    """Variables of the model frame that are constant within every level, the grouping factors' own
+    included.
+    """
     frame = fit.design.frame()
     first = np.zeros(len(index), dtype=np.intp)
     first[codes[::-1]] = np.arange(len(codes))[::-1]
@@ -234,7 +239,8 @@ def _constants(fit: Fit, codes: np.ndarray, index: pd.Index) -> pd.DataFrame:
 
 
 def hlm_augment(fit: Fit, level: Hashable = 1, *, include_ls: bool = True) -> pd.DataFrame:
-    """:func:`hlm_resid` and the one-step measures with overall leverage of :func:`hlm_influence`, side by side.
+    """:func:`hlm_resid` and the one-step measures with overall leverage of :func:`hlm_influence`, side by
+    side.
 
     Joined by label. HLMdiag's hlm_augment for any model, rows or groups.
     """

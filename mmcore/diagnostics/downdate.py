@@ -25,21 +25,25 @@ def restrict(A: CrossProducts, rows: np.ndarray) -> CrossProducts:
     M = A.M[:, rows]
     sqrt_w = None if A.sqrt_w is None else A.sqrt_w[rows]
     blocks = tuple(
-        Block(b.group, b.terms, b.codes[rows], b.L, np.ascontiguousarray(b.columns[:, rows])) for b in A.blocks
+        Block(b.group, b.terms, b.codes[rows], b.L, np.ascontiguousarray(b.columns[:, rows]))
+        for b in A.blocks
     )
     sum_log_w = 0.0 if sqrt_w is None else 2.0 * float(np.log(sqrt_w).sum())
     return CrossProducts(len(rows), A.p, blocks, M, M @ M.T, A.R, A.gamma0, sqrt_w, sum_log_w, A.logdet_R)
 
 
 def _lighter(A: CrossProducts, gone: np.ndarray) -> CrossProducts:
-    """The scalars and M M' without some rows; row-wise arrays are left as they were (not used by the criterion)."""
+    """The scalars and M M' without some rows; row-wise arrays are left as they were (not used by the
+    criterion).
+    """
     M = A.M[:, gone]
     log_w = 0.0 if A.sqrt_w is None else 2.0 * float(np.log(A.sqrt_w[gone]).sum())
     return replace(A, n=A.n - len(gone), A=A.A - M @ M.T, sum_log_w=A.sum_log_w - log_w)
 
 
 def without(kernel: Kernel, gone: np.ndarray) -> Kernel:
-    """A kernel for the criterion of the model without the rows ``gone``; products are downdated where that is cheap.
+    """A kernel for the criterion of the model without the rows ``gone``; products are downdated where that
+    is cheap.
 
     Cost O(|gone|) plus a copy of the products for no, one or few random effects; O(n) otherwise.
     Only the criterion, its derivatives and beta may be asked of it: row-wise arrays are the full model's.

@@ -48,8 +48,8 @@ def one_step(ws: Marginal, u: Units) -> OneStep:
         names = [str(x) for x in u.labels[lost][:5]]
         more = f" and {int(lost.sum()) - 5} more" if lost.sum() > 5 else ""
         warnings.warn(
-            f"without {'row' if u.is_rows else str(u.level)} {', '.join(names)}{more} the fixed effects are not "
-            "determined: the deletion measures there are NaN",
+            f"without {'row' if u.is_rows else str(u.level)} {', '.join(names)}{more} the fixed effects are "
+            "not determined: the deletion measures there are NaN",
             MixedModelWarning,
             stacklevel=3,
         )
@@ -95,14 +95,16 @@ def _measure(fit: Fit, level: Hashable, delete: Any, name: str) -> Any:
 def cooks_distance(
     fit: Fit, level: Hashable = 1, *, kind: str = "marginal", delete: Any = None, include_attr: bool = False
 ) -> Any:
-    """Cook's distance: how far deletion moves the estimates, in one of three definitions that are not comparable.
+    """Cook's distance: how far deletion moves the estimates, in one of three definitions that are not
+    comparable.
 
-    ``kind="marginal"`` (default): D_A = (b - b_(A))' C^-1 (b - b_(A)) / p, C = vcov(b), at the full fit's theta
-    and sigma. HLMdiag's one-step cooks.distance; for ``lm`` it is R's cooks.distance. Not lme4's.
-    ``kind="plugin"``: (r_i / (1 - h_i))^2 h_i / (sigma^2 p) with the Pearson residual r and h = hatvalues: the change
-    of the *conditional* fitted values. lme4's cooks.distance.merMod; rows only.
-    ``kind="refit"``: the marginal formula with b_(A) from a refit in which theta and sigma are estimated anew; C is
-    still the full fit's. HLMdiag's on a case_delete; (K - p) / K times it is lme4's cooks.distance(influence()).
+    ``kind="marginal"`` (default): D_A = (b - b_(A))' C^-1 (b - b_(A)) / p, C = vcov(b), at the full fit's
+    theta and sigma. HLMdiag's one-step cooks.distance; for ``lm`` it is R's cooks.distance. Not lme4's.
+    ``kind="plugin"``: (r_i / (1 - h_i))^2 h_i / (sigma^2 p) with the Pearson residual r and h = hatvalues:
+    the change of the *conditional* fitted values. lme4's cooks.distance.merMod; rows only.
+    ``kind="refit"``: the marginal formula with b_(A) from a refit in which theta and sigma are estimated
+    anew; C is still the full fit's. HLMdiag's on a case_delete; (K - p) / K times it is lme4's
+    cooks.distance(influence()).
 
     Parameters
     ----------
@@ -112,8 +114,8 @@ def cooks_distance(
 
     Returns
     -------
-    Series by row or level label (levels in order of first appearance), a float for one set, or a DataFrame with
-    ``include_attr``. NaN with a warning where the remaining rows do not determine b.
+    Series by row or level label (levels in order of first appearance), a float for one set, or a DataFrame
+    with ``include_attr``. NaN with a warning where the remaining rows do not determine b.
 
     Cost: O(n p^2) for rows and for levels of one factor or of a nested chain; no n x n matrix.
     """
@@ -131,8 +133,8 @@ def mdffits(
 ) -> Any:
     """MDFFITS: (b - b_(A))' C_(A)^-1 (b - b_(A)) / p with the covariance of the *deleted* data, C_(A).
 
-    One step (default): theta and sigma of the full fit; HLMdiag's mdffits. ``refit=True``: b_(A) and C_(A) of a
-    full refit. At most Cook's distance in one step. Returns and costs as :func:`cooks_distance`.
+    One step (default): theta and sigma of the full fit; HLMdiag's mdffits. ``refit=True``: b_(A) and C_(A)
+    of a full refit. At most Cook's distance in one step. Returns and costs as :func:`cooks_distance`.
     """
     if refit:
         return _refit(fit, level, delete, "mdffits")
@@ -151,8 +153,8 @@ def covtrace(fit: Fit, level: Hashable = 1, *, refit: bool = False, delete: Any 
 def covratio(fit: Fit, level: Hashable = 1, *, refit: bool = False, delete: Any = None) -> Any:
     """COVRATIO: det C_(A) / det C, 1 where deletion does not change the precision of the fixed effects.
 
-    One step (default): at least 1, because sigma is kept. Not R's stats::covratio for ``lm``, which re-estimates
-    sigma: that is ``refit=True``. HLMdiag's covratio.
+    One step (default): at least 1, because sigma is kept. Not R's stats::covratio for ``lm``, which re-
+    estimates sigma: that is ``refit=True``. HLMdiag's covratio.
     """
     return _refit(fit, level, delete, "covratio") if refit else _measure(fit, level, delete, "covratio")
 

@@ -23,11 +23,14 @@ def leverage(fit: Fit, level: Hashable = 1) -> pd.DataFrame:
     Columns (no unit), with V the marginal covariance, H1 = X (X'V^-1X)^-1 X'V^-1:
     ``fixef``     diag H1; sums to p.
     ``ranef``     diag of H2 = ZDZ'V^-1 (I - H1) (Demidenko & Stukel 2005); not free of X.
-    ``overall``   fixef + ranef = diag of the matrix from y to the conditional fitted values; lme4's hatvalues.
-    ``ranef.uc``  diag of ZDZ' / sigma^2 (Nobre & Singer 2011): the part that does not involve X. Not bounded by 1.
+    ``overall``   fixef + ranef = diag of the matrix from y to the conditional fitted values; lme4's
+    hatvalues.
+    ``ranef.uc``  diag of ZDZ' / sigma^2 (Nobre & Singer 2011): the part that does not involve X. Not
+    bounded by 1.
 
-    HLMdiag's leverage; weights enter as Var(e) = sigma^2 / w (HLMdiag leaves them out of V), crossed factors are
-    allowed. Rows are labelled as in the data; levels by name, in order of first appearance. Cost O(n).
+    HLMdiag's leverage; weights enter as Var(e) = sigma^2 / w (HLMdiag leaves them out of V), crossed
+    factors are allowed. Rows are labelled as in the data; levels by name, in order of first appearance.
+    Cost O(n).
     """
     check_level(fit, level)
     values = row_leverage(marginal(fit))

@@ -2,13 +2,14 @@
 
 With S = [X y]'V^-1[X y] of all rows and S_A of the rows without A, the loss is
     D_A = LS^-1 (S - S_A) LS^-T = G_A (V^-1[A, A])^-1 G_A',      G = LS^-1 [X y]'V^-1,
-in whitened coordinates: its first p x p block B has eigenvalues in [0, 1], and 1 means that the remaining rows
-do not determine beta. Every one-step measure is a function of D_A; V^-1[A, A] is formed for small A only.
+in whitened coordinates: its first p x p block B has eigenvalues in [0, 1], and 1 means that the remaining
+rows do not determine beta. Every one-step measure is a function of D_A; V^-1[A, A] is formed for small A
+only.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 
 import numpy as np
 import scipy.sparse as sp
@@ -30,15 +31,15 @@ DENSE_ROWS = 1200  # largest set whose V^-1[A, A] is formed: beyond, new product
 def losses(ws: Marginal, units: Units) -> np.ndarray:
     """(U, m, m) loss of every unit; NaN where nothing is left that determines the model.
 
-    Levels of a factor of a one-factor or nested model: O(n m^2) in all. Crossed: per level, one dense matrix of
-    its rows, or the products of the rest if it is large. Sets: downdated products.
+    Levels of a factor of a one-factor or nested model: O(n m^2) in all. Crossed: per level, one dense
+    matrix of its rows, or the products of the rest if it is large. Sets: downdated products.
     """
     state = ws.fit.state
     if units.codes is not None and not units.is_rows and isinstance(state, OneFactorFactor | NestedFactor):
-        return _by_level(ws, units)
+        return _by_level(ws, units.codes, units.level, state)
     sets = units.rows()
     if isinstance(state, CrossedFactor):
-        return _crossed(ws, sets)
+        return _crossed(ws, sets, state)
     return np.array([_by_downdate(ws, rows) for rows in sets])
 
 
@@ -52,33 +53,37 @@ def _by_downdate(ws: Marginal, rows: np.ndarray) -> np.ndarray:
     return LS_inv @ (state.S - rest.S) @ LS_inv.T
 
 
-# ---- levels of a factor in a one-factor or nested model -------------------------------------------------------
+# ---- levels of a factor in a one-factor or nested model ------------------------------
 
 
-def _chain(state: OneFactorFactor | NestedFactor) -> tuple[tuple[Block, ...], list[np.ndarray], list[np.ndarray]]:
-    """Blocks, Sigma and K = (Sigma^-1 + Z'V_j^-1 Z)^-1 per factor, innermost first."""
+def _chain(
+    state: OneFactorFactor | NestedFactor,
+) -> tuple[tuple[Block, ...], list[np.ndarray]]:
+    """Blocks and Sigma per factor, innermost first."""
     if isinstance(state, OneFactorFactor):
-        return (state.kernel.block,), [state.Sigma], state.conditional()
-    return state.kernel.blocks, list(state.Sigma), state.K
+        return (state.kernel.block,), [state.Sigma]
+    return state.kernel.blocks, list(state.Sigma)
 
 
-def _by_level(ws: Marginal, units: Units) -> np.ndarray:
+def _by_level(
+    ws: Marginal, codes: np.ndarray, level: Hashable, state: OneFactorFactor | NestedFactor
+) -> np.ndarray:
     """Loss of every level of a factor j at once.
 
     With V_A the covariance of the rows of a level from the factors up to j, and the outer factors' effects of
     that level, Z_o, with conditional covariance H:  (V^-1[A, A])^-1 = V_A + Z_o H (I - Q H)^-1 Z_o',
     Q = Z_o'V_A^-1Z_o.
     """
-    blocks, Sigma, _ = _chain(ws.fit.state)
-    j = next(i for i, b in enumerate(blocks) if b.group == units.level)
+    blocks, Sigma = _chain(state)
+    j = next(i for i, b in enumerate(blocks) if b.group == level)
     at = blocks[j].codes
     D = _inner_part(ws, j, blocks, Sigma)
-    if j + 1 < len(blocks):
-        inner = _outer_weight(ws.fit.state, j)
+    if isinstance(state, NestedFactor) and j + 1 < len(blocks):
+        inner = _outer_weight(state, j)
         outer = np.concatenate([_sums(at, blocks[j].L, b.columns, ws.white) for b in blocks[j + 1 :]], axis=1)
         D += np.einsum("ikl,khl,jhl->ijl", outer, inner, outer, optimize=True)
-    order = np.empty(len(units), dtype=np.intp)
-    order[units.codes] = at
+    order = np.empty(codes.max() + 1, dtype=np.intp)
+    order[codes] = at
     return np.ascontiguousarray(D.transpose(2, 0, 1)[order])
 
 
@@ -97,7 +102,7 @@ def _inner_part(ws: Marginal, j: int, blocks: tuple[Block, ...], Sigma: list[np.
     for i in range(j + 1):
         GZ = blocks[i].products(G)  # (m, K, L_i)
         SGZ = np.matmul(Sigma[i], GZ)
-        parent = codes_of_parent(blocks[i], blocks[j])
+        parent = _parents(blocks[i], blocks[j])
         for a in range(m):
             for b in range(a + 1):
                 part = (GZ[a] * SGZ[b]).sum(axis=0)
@@ -108,7 +113,7 @@ def _inner_part(ws: Marginal, j: int, blocks: tuple[Block, ...], Sigma: list[np.
     return D
 
 
-def codes_of_parent(inner: Block, outer: Block) -> np.ndarray | None:
+def _parents(inner: Block, outer: Block) -> np.ndarray | None:
     """(L_inner,) level of the outer factor that holds each level, None for a factor and itself."""
     if inner is outer:
         return None
@@ -131,7 +136,9 @@ def _outer_weight(state: NestedFactor, j: int) -> np.ndarray:
             block = pairs[i, h][:, :, state.kernel.parents[j, i]]
             gram = _sums(codes, L, blocks[h].columns, blocks[i].columns)
             for f in range(j + 1):
-                change = np.einsum("kal,abl,hbl->khl", state.B[f, i], state.K[f], state.B[f, h], optimize=True)
+                change = np.einsum(
+                    "kal,abl,hbl->khl", state.B[f, i], state.K[f], state.B[f, h], optimize=True
+                )
                 gram = gram - (change if f == j else _to_parent(change, state.kernel.parents[f, j], L))
             H[rows, cols], Q[rows, cols] = block, gram
             H[cols, rows], Q[cols, rows] = block.transpose(1, 0, 2), gram.transpose(1, 0, 2)
@@ -145,7 +152,7 @@ def _to_parent(values: np.ndarray, parent: np.ndarray, L: int) -> np.ndarray:
     return np.array([np.bincount(parent, row, L) for row in flat]).reshape(*values.shape[:-1], L)
 
 
-# ---- crossed models -----------------------------------------------------------------------------------------------
+# ---- crossed models ------------------------------------------------------------------
 
 
 class RowGram:
@@ -179,8 +186,8 @@ class RowGram:
         return own + (Y @ YN.T).T
 
 
-def _crossed(ws: Marginal, sets: Iterable[np.ndarray]) -> np.ndarray:
-    gram = RowGram(ws.fit.state)
+def _crossed(ws: Marginal, sets: Iterable[np.ndarray], state: CrossedFactor) -> np.ndarray:
+    gram = RowGram(state)
     out = []
     for rows in sets:
         if len(rows) > DENSE_ROWS:

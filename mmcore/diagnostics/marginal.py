@@ -52,7 +52,7 @@ class Marginal:
     def P(self) -> np.ndarray:
         """(n,) diagonal of P; exactly 0 where rounding would leave less than 1e-11."""
         P = self.v - self.h
-        return np.where(P < 1e-11 * self.v, 0.0, P)
+        return np.where(P / self.v < 1e-11, 0.0, P)
 
     @property
     def Py(self) -> np.ndarray:
@@ -61,7 +61,9 @@ class Marginal:
 
 
 def marginal(fit: Fit) -> Marginal:
-    """The workspace of a fit. Cost O(n (p + k)) for one factor or a nested chain, O(nnz(C) q) for crossed ones."""
+    """The workspace of a fit. Cost O(n (p + k)) for one factor or a nested chain, O(nnz(C) q) for crossed
+    ones.
+    """
     kernel, state = fit.criterion_fn.kernel, fit.state
     A, prof = kernel.A, state.profile
     VM = A.M.copy()

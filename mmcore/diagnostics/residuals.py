@@ -1,4 +1,6 @@
-"""Residuals of rows: conditional (from X beta + Z b), marginal (from X beta), least squares (within groups)."""
+"""Residuals of rows: conditional (from X beta + Z b), marginal (from X beta), least squares (within
+groups).
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,7 @@ from .whiten import cholesky_whitened
 __all__ = ["ls_residuals", "pull_resid", "resid_conditional", "resid_marginal", "rstudent"]
 
 
-def resid_conditional(fit: Fit, type: str = "raw") -> pd.Series:  # noqa: A002
+def resid_conditional(fit: Fit, type: str = "raw") -> pd.Series:
     """Conditional residuals e = y - X beta - Z b - offset, by row.
 
     ``raw``          e
@@ -27,8 +29,8 @@ def resid_conditional(fit: Fit, type: str = "raw") -> pd.Series:  # noqa: A002
     ``studentized``  e / sd(e) = sqrt(w) e / (sigma sqrt(1 - h)), h = hatvalues: Var(e) = sigma^4 W^-1 P W^-1
     ``cholesky``     L^-1 e for Var(y | b) = sigma^2 W^-1 = L L', which is ``pearson``
 
-    HLMdiag's resid_conditional, with prior weights honoured. ``studentized`` is lme4's rstudent. NaN where the
-    leverage is 1. Marginal residuals: :func:`resid_marginal`.
+    HLMdiag's resid_conditional, with prior weights honoured. ``studentized`` is lme4's rstudent. NaN where
+    the leverage is 1. Marginal residuals: :func:`resid_marginal`.
     """
     e = fit.resid("response").to_numpy()
     if type == "raw":
@@ -43,8 +45,8 @@ def resid_conditional(fit: Fit, type: str = "raw") -> pd.Series:  # noqa: A002
 def rstudent(fit: Fit) -> pd.Series:
     """lme4's rstudent: sqrt(w) e / (sigma sqrt(1 - h)) with sigma of *all* rows, so internally studentized.
 
-    R's rstudent for ``lm`` is externally studentized: it is what this returns for a model without random effects,
-    with sigma_(i)^2 = (rss - r_i^2 / (1 - h_i)) / (n - p - 1).
+    R's rstudent for ``lm`` is externally studentized: it is what this returns for a model without random
+    effects, with sigma_(i)^2 = (rss - r_i^2 / (1 - h_i)) / (n - p - 1).
     """
     ws = marginal(fit)
     values = _studentized(ws)
@@ -61,17 +63,18 @@ def _studentized(ws: Marginal) -> np.ndarray:
         return np.where(P > 0, ws.Py / (ws.fit.sigma * np.sqrt(P)), np.nan)
 
 
-def resid_marginal(fit: Fit, type: str = "raw") -> pd.Series:  # noqa: A002
+def resid_marginal(fit: Fit, type: str = "raw") -> pd.Series:
     """Marginal residuals r = y - X beta - offset, by row, V = sigma^2 (W^-1 + Z Sigma Z').
 
     ``raw``          r
     ``pearson``      r_i / sqrt(V_ii)
     ``studentized``  r_i / sqrt((V - X C X')_ii), C = vcov(beta): divided by its standard deviation
-    ``cholesky``     L^-1 r with V = L L', rows in the order of the data: uncorrelated with variance 1 at the true
+    ``cholesky``     L^-1 r with V = L L', rows in the order of the data: uncorrelated with variance 1 at
+    the true
                      parameters; depends on the order of the rows
 
-    HLMdiag's resid_marginal, with prior weights and offset honoured. ``cholesky`` for crossed factors needs a dense
-    factor of connected rows and raises UnsupportedError beyond 6,000 of them.
+    HLMdiag's resid_marginal, with prior weights and offset honoured. ``cholesky`` for crossed factors needs
+    a dense factor of connected rows and raises UnsupportedError beyond 6,000 of them.
     """
     r = fit.design.y - fit.fitted_marginal
     if type == "raw":
@@ -91,7 +94,7 @@ def resid_marginal(fit: Fit, type: str = "raw") -> pd.Series:  # noqa: A002
     return by_row(fit, values, "resid")
 
 
-def _unknown(type: str) -> UnsupportedError:  # noqa: A002
+def _unknown(type: str) -> UnsupportedError:
     return UnsupportedError(f"type={type!r} is not one of 'raw', 'pearson', 'studentized', 'cholesky'")
 
 
@@ -112,8 +115,8 @@ def row_fits(fit: Fit, group: Hashable | None = None) -> SeparateFits:
     full = int((fits.df == 0).sum())
     if full:
         warnings.warn(
-            f"{full} of {len(labels)} levels of {level} have no more rows than coefficients: their least-squares "
-            "residuals are 0 (standardized: NaN); include_ls=False leaves them out",
+            f"{full} of {len(labels)} levels of {level} have no more rows than coefficients: their "
+            "least-squares residuals are 0 (standardized: NaN); include_ls=False leaves them out",
             MixedModelWarning,
             stacklevel=3,
         )
@@ -121,7 +124,7 @@ def row_fits(fit: Fit, group: Hashable | None = None) -> SeparateFits:
 
 
 def ls_values(fits: SeparateFits, standardize: bool | str) -> np.ndarray:
-    """(n,) least-squares residuals: raw, internally studentized (True) or ``"semi"``: divided by sqrt(1 - h)."""
+    """(n,) least-squares residuals: raw, internally studentized (True) or over sqrt(1 - h) ("semi")."""
     if standardize is False:
         return fits.resid
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -138,14 +141,15 @@ def check_standardize(standardize: bool | str) -> None:
 def ls_residuals(fit: Fit, group: str | None = None, *, standardize: bool | str = False) -> pd.DataFrame:
     """Residuals of separate least-squares fits of the fixed part in every level of a grouping factor.
 
-    They do not depend on the random-effects part, hence not on theta: use them to check the rows before the groups.
-    ``group`` defaults to the factor with most levels; crossed models are allowed, one factor at a time.
+    They do not depend on the random-effects part, hence not on theta: use them to check the rows before the
+    groups. ``group`` defaults to the factor with most levels; crossed models are allowed, one factor at a
+    time.
 
     Columns: ``.ls.resid`` and ``.ls.fitted``; ``standardize=True`` gives ``.std.ls.resid`` = r sqrt(w) / (s_g
-    sqrt(1 - h)) with the group's own s_g, ``"semi"`` gives ``.semi.ls.resid`` = r / sqrt(1 - h). Rows by label, in the
-    order of the data. HLMdiag's LSresids, but the intercept is there only if the model has one, weights and offset
-    count, and rows stay in order. A level with no more rows than coefficients has residuals 0 (standardized NaN)
-    and a warning. Cost O(n p^2).
+    sqrt(1 - h)) with the group's own s_g, ``"semi"`` gives ``.semi.ls.resid`` = r / sqrt(1 - h). Rows by
+    label, in the order of the data. HLMdiag's LSresids, but the intercept is there only if the model has
+    one, weights and offset count, and rows stay in order. A level with no more rows than coefficients has
+    residuals 0 (standardized NaN) and a warning. Cost O(n p^2).
     """
     check_standardize(standardize)
     fits = row_fits(fit, group)
@@ -156,10 +160,12 @@ def ls_residuals(fit: Fit, group: str | None = None, *, standardize: bool | str 
 
 def ls_name(standardize: bool | str) -> str:
     """Column name of the least-squares residual."""
-    return {False: ".ls.resid", True: ".std.ls.resid"}.get(standardize, ".semi.ls.resid")  # type: ignore[call-overload]
+    if standardize == "semi":
+        return ".semi.ls.resid"
+    return ".std.ls.resid" if standardize else ".ls.resid"
 
 
-def pull_resid(fit: Fit, type: str = "ls", standardize: bool = False) -> pd.Series:  # noqa: A002
+def pull_resid(fit: Fit, type: str = "ls", standardize: bool = False) -> pd.Series:
     """One kind of row residual by name: ``"ls"`` (within groups), ``"eb"`` (conditional) or ``"marginal"``.
 
     ``standardize=True``: internally studentized within the group; sqrt(w) e / sigma; L^-1 r (Cholesky).
@@ -168,8 +174,7 @@ def pull_resid(fit: Fit, type: str = "ls", standardize: bool = False) -> pd.Seri
     if standardize is not True and standardize is not False:
         raise UnsupportedError(f"standardize={standardize!r} must be True or False")
     if type == "ls":
-        column = ls_residuals(fit, standardize=standardize).iloc[:, 0]
-        return column
+        return ls_residuals(fit, standardize=standardize).iloc[:, 0]
     if type == "eb":
         return resid_conditional(fit, "pearson" if standardize else "raw")
     if type == "marginal":

@@ -1,8 +1,8 @@
 """Separate least-squares fits of the fixed part in every level of a factor, all levels at once.
 
 Gram-Schmidt column by column, twice, over all groups in step. A column whose part outside the earlier ones is
-below 1e-7 of its length in a group is aliased there, as in R's lm; a column constant in a group is aliased with
-the intercept. Projections do not depend on which of several dependent columns is left out.
+below 1e-7 of its length in a group is aliased there, as in R's lm; a column constant in a group is aliased
+with the intercept. Projections do not depend on which of several dependent columns is left out.
 """
 
 from __future__ import annotations

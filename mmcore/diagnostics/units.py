@@ -38,6 +38,7 @@ class Units:
         """Positions of the rows of each unit, increasing."""
         if self.sets is not None:
             return list(self.sets)
+        assert self.codes is not None  # one of the two is there
         order = np.argsort(self.codes, kind="stable")
         ends = np.cumsum(np.bincount(self.codes, minlength=len(self)))
         return np.split(order, ends[:-1])
@@ -71,12 +72,18 @@ def check_level(fit: Fit, level: Hashable) -> None:
         return
     if level not in known:
         listed = ", ".join(repr(g) for g in known)
-        instead = f"1 (rows) or one of the grouping factors {listed}" if known else "1 (rows): the model has no groups"
+        instead = (
+            f"1 (rows) or one of the grouping factors {listed}"
+            if known
+            else "1 (rows): the model has no groups"
+        )
         raise DataError(f"level={level!r} is not a level of this model; use {instead}")
 
 
 def level_codes(fit: Fit, level: Hashable) -> tuple[np.ndarray, np.ndarray]:
-    """Labels of the levels of a factor in order of first appearance, and the (n,) position of each row in them."""
+    """Labels of the levels of a factor in order of first appearance, and the (n,) position of each row in
+    them.
+    """
     term = next(t for t in fit.design.terms if t.group == level)
     present, first = np.unique(term.codes, return_index=True)
     order = present[np.argsort(first)]
@@ -95,7 +102,9 @@ def units(fit: Fit, level: Hashable = 1, delete: Any = None) -> Units:
     if delete is not None:
         named = delete if isinstance(delete, Mapping) else {"deleted": delete}
         sets = tuple(_rows_of(fit, level, wanted) for wanted in named.values())
-        return Units(fit, level, pd.Index(list(named), name="set"), None, sets, not isinstance(delete, Mapping))
+        return Units(
+            fit, level, pd.Index(list(named), name="set"), None, sets, not isinstance(delete, Mapping)
+        )
     if level == 1:
         return Units(fit, 1, fit.design.index, np.arange(fit.design.n), None)
     labels, codes = level_codes(fit, level)
@@ -129,13 +138,16 @@ def _rows_by_label(fit: Fit, wanted: Any) -> np.ndarray:
     index = fit.design.index
     labels = _as_list(wanted)
     if not index.is_unique:
-        raise DataError("the row labels are not unique, so delete cannot name rows: pass a boolean mask instead")
+        raise DataError(
+            "the row labels are not unique, so delete cannot name rows: pass a boolean mask instead"
+        )
     at = index.get_indexer(pd.Index(labels))
     unknown = [x for x, i in zip(labels, at, strict=True) if i < 0]
     if unknown:
         raise DataError(
-            f"delete names rows that the model does not use: {_listed(unknown)}. Rows are named by their label in "
-            f"the data frame ({_listed(list(index[:3]))}, ...); rows with missing values are not used"
+            f"delete names rows that the model does not use: {_listed(unknown)}. Rows are named by "
+            f"their label in the data frame ({_listed(list(index[:3]))}, ...); rows with missing values are "
+            "not used"
         )
     return np.unique(at)
 
@@ -162,7 +174,9 @@ def by_row(fit: Fit, values: np.ndarray, name: str) -> pd.Series:
 
 
 def pad(fit: Fit, values: np.ndarray) -> tuple[np.ndarray, pd.Index]:
-    """(n, ...) values and row labels, extended by NaN to the rows of the input if the fit excludes missing ones."""
+    """(n, ...) values and row labels, extended by NaN to the rows of the input if the fit excludes missing
+    ones.
+    """
     design = fit.design
     if design.na_action != "exclude" or design.rows is None:
         return values, design.index

@@ -1,7 +1,8 @@
 """L^-1 r for the Cholesky factor V = L L' in the order of the rows, without an n x n matrix.
 
 V is block diagonal over sets of rows that no random effect connects, and so is its factor. With one grouping
-factor the factor's rows are one-step prediction errors: row i of a group is predicted from the rows before it.
+factor the factor's rows are one-step prediction errors: row i of a group is predicted from the rows before
+it.
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ CONNECTED_ROWS = 6000  # a dense factor of that size is 288 MB and some seconds
 def cholesky_whitened(fit: Fit, r: np.ndarray) -> np.ndarray:
     """(n,) L^-1 r, V = sigma^2 (W^-1 + Z Sigma Z') = L L', rows in the order given.
 
-    Raises UnsupportedError if crossed factors connect more than CONNECTED_ROWS rows. Cost O(n K^2) for one factor,
-    else the sum of cubes of the sizes of the connected sets.
+    Raises UnsupportedError if crossed factors connect more than CONNECTED_ROWS rows. Cost O(n K^2) for one
+    factor, else the sum of cubes of the sizes of the connected sets.
     """
     A = fit.criterion_fn.kernel.A
     scale = 1.0 if A.sqrt_w is None else A.sqrt_w
@@ -43,7 +44,8 @@ def _innovations(z: np.ndarray, codes: np.ndarray, L: int, Sigma: np.ndarray, r:
     """
     size = np.bincount(codes, minlength=L)
     rank = np.empty(L, dtype=np.intp)
-    rank[np.argsort(-size, kind="stable")] = np.arange(L)  # large groups first: those still running are a prefix
+    # large groups first: those still running are a prefix
+    rank[np.argsort(-size, kind="stable")] = np.arange(L)
     group = rank[codes]
     order = np.argsort(group, kind="stable")
     start = np.concatenate([[0], np.cumsum(np.sort(size)[::-1])[:-1]])
@@ -82,7 +84,7 @@ def _connected(blocks: tuple, Sigma: list[np.ndarray], r: np.ndarray) -> np.ndar
     size = np.bincount(component)
     if size.max() > CONNECTED_ROWS:
         raise UnsupportedError(
-            f"Cholesky residuals need the factor of V over rows that share levels, directly or through others: "
+            f"Cholesky residuals need the factor of V over all rows that shared levels connect: "
             f"{size.max():,} rows here, the limit is {CONNECTED_ROWS:,}. Use type='pearson' or 'studentized'."
         )
     out = np.empty(n)
