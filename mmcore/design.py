@@ -32,6 +32,8 @@ from .rank import independent_columns
 from .syntax import Expr, Name, deparse
 from .transforms import Evaluator, align_levels
 
+_MOST_NAMES = 20  # of aliased columns in a warning
+
 __all__ = ["Design", "NewRows", "RandomTerm", "build"]
 
 
@@ -199,7 +201,7 @@ def build(
     Cost O(n (p^2 + sum k)) and no sort except of strings and of integers that are spread widely.
     """
     data = as_frame(data)
-    parsed = parse(formula) if isinstance(formula, str) else formula
+    parsed = formula if isinstance(formula, Formula) else parse(formula)
     if na_action not in NA_ACTIONS:
         raise DataError(f"na_action is one of {', '.join(NA_ACTIONS)}, not {na_action!r}")
     if parsed.has_dot:
@@ -266,9 +268,10 @@ def _drop_aliased(
 ) -> tuple[np.ndarray, tuple[str, ...]]:
     chosen = set(kept.tolist())
     gone = [name for j, name in enumerate(names) if j not in chosen]
+    shown = ", ".join(gone[:_MOST_NAMES]) + (", ..." if len(gone) > _MOST_NAMES else "")
     message = (
-        f"X has {len(names)} columns but rank {len(kept)}: dropped {', '.join(gone)}, "
-        "each a linear combination of earlier columns"
+        f"X has {len(names)} columns but rank {len(kept)}: dropped {len(gone)} that are linear combinations of "
+        f"earlier ones: {shown}"
     )
     warnings.warn(message, RankWarning, stacklevel=3)
     return X[:, kept], tuple(names[j] for j in kept.tolist())
@@ -288,10 +291,10 @@ def _checked(design: Design) -> Design:
             )
         if not design.allow_saturated and term.n_levels >= n:
             raise DesignError(
-                f"grouping factor {term.group} has {term.n_levels} levels for {n} rows: its effects cannot be "
-                "told from the residuals; it needs fewer levels than rows"
+                f"grouping factor {term.group} has {term.n_levels} levels for {n} rows: its effects cannot "
+                "be told from the residuals; it needs fewer levels than rows"
             )
-        if not design.allow_saturated and term.q >= n:
+        if not design.allow_saturated and term.q >= n and term.structure == "us":
             raise DesignError(
                 f"the term ({' + '.join(term.effects)} | {term.group}) has {term.q} random effects for {n} "
                 "rows: they cannot be told from the residuals; use fewer effects"

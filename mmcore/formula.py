@@ -20,14 +20,14 @@ from .syntax import (
     quote_name,
     strip_parentheses,
 )
+from .termalgebra import ALGEBRA, Algebra, Term
 
-Term = tuple[Expr, ...]
 Group = tuple[str, tuple[str, ...]]  # lme4's name of a grouping factor, the columns it is made of
 
 _BARS = ("|", "||")
-_ALGEBRA = frozenset(("+", "-", "*", "/", ":", "^", "%in%", "("))
 _DEFAULT_HOMOGENEOUS = {"us": None, "diag": False, "cs": False, "ar1": True}
 _ONE = Constant(1.0)
+_LONG_SUM = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +109,7 @@ def parse(text: str) -> Formula:
     """
     try:
         left, right = parse_sides(text)
-        return _assemble(text, left, right)
+        return _assemble(text, left, _shallow(right))
     except RecursionError:
         raise FormulaError("the formula is nested too deeply") from None
 
@@ -144,7 +144,7 @@ def is_word(call: Call, index: int) -> bool:
 def _assemble(text: str, response: Expr | None, right: Expr) -> Formula:
     splitter = _BarSplitter(text)
     fixed = splitter.split(right)
-    algebra = _Algebra(text)
+    algebra = Algebra(text)
     if response is not None:
         _refuse_bars(response, text)
         algebra.bit(response)
@@ -198,157 +198,9 @@ def _refuse_bars(expr: Expr, text: str) -> None:
         return
     if expr.function in _BARS or expr.function in STRUCTURES:
         raise FormulaError("a random-effects term can only be added with '+'", text, expr.position)
-    if expr.function in _ALGEBRA:
+    if expr.function in ALGEBRA:
         for arg in expr.args:
             _refuse_bars(arg, text)
-
-
-class _Algebra:
-    """R's term algebra: a term is a bit mask over the variables, the empty term is the intercept flag."""
-
-    __slots__ = ("bits", "intercept", "removing", "text", "variables")
-
-    def __init__(self, text: str):
-        self.text = text
-        self.variables: list[Expr] = []
-        self.bits: dict[str, int] = {}
-        self.intercept = True
-        self.removing = False
-
-    def bit(self, variable: Expr) -> int:
-        label = variable.id if type(variable) is Name else deparse(variable)
-        found = self.bits.get(label)
-        if found is None:
-            found = self.bits[label] = 1 << len(self.variables)
-            self.variables.append(variable)
-        return found
-
-    def expand(self, expr: Expr) -> list[int]:
-        """Masks of the terms of `expr` in order of appearance; the intercept flag is set on the way."""
-        if type(expr) is Call:
-            rule = _RULES.get(expr.function)
-            if rule is not None:
-                return rule(self, expr)
-        elif type(expr) is Constant:
-            return self._constant(expr)
-        return [self.bit(expr)]
-
-    def _constant(self, expr: Constant) -> list[int]:
-        if isinstance(expr.value, bool) or expr.value not in (0.0, 1.0):
-            raise FormulaError(
-                "only the numbers 0 and 1 can be terms: use I() for arithmetic", self.text, expr.position
-            )
-        self.intercept = (expr.value == 1.0) != self.removing
-        return []
-
-    def _sum(self, expr: Call) -> list[int]:
-        # Unrolled along the left spine: a long sum is as deep a tree as it has terms.
-        rights: list[Call] = []
-        left: Expr = expr
-        while type(left) is Call and left.function in ("+", "-") and len(left.args) == 2:
-            rights.append(left)
-            left = left.args[0]
-        if type(left) is Call and left.function in ("+", "-") and len(left.args) == 1:
-            rights.append(left)
-            masks: list[int] = []
-        else:
-            masks = self.expand(left)
-        for node in reversed(rights):
-            masks = (
-                self._remove(masks, node.args[-1])
-                if node.function == "-"
-                else _unique(masks, self.expand(node.args[-1]))
-            )
-        return masks
-
-    def _remove(self, masks: list[int], expr: Expr) -> list[int]:
-        self.removing = not self.removing
-        gone = self.expand(expr)
-        self.removing = not self.removing
-        return [m for m in masks if m not in gone]
-
-    def _parentheses(self, expr: Call) -> list[int]:
-        return self.expand(expr.args[0])
-
-    def _cross(self, expr: Call) -> list[int]:
-        left, right = self.expand(expr.args[0]), self.expand(expr.args[1])
-        return _unique(left, right, _products(left, right))
-
-    def _interact(self, expr: Call) -> list[int]:
-        return _unique(_products(self.expand(expr.args[0]), self.expand(expr.args[1])))
-
-    def _nest(self, expr: Call) -> list[int]:
-        left, right = self.expand(expr.args[0]), self.expand(expr.args[1])
-        return _unique(left, [mask | _union(left) for mask in right])
-
-    def _inside(self, expr: Call) -> list[int]:
-        left, right = self.expand(expr.args[0]), self.expand(expr.args[1])
-        return _unique([mask | _union(right) for mask in left])
-
-    def _power(self, expr: Call) -> list[int]:
-        base, exponent = self.expand(expr.args[0]), strip_parentheses(expr.args[1])
-        power = exponent.value if type(exponent) is Constant else None
-        if not isinstance(power, float) or power < 1 or power != int(power) or power > 64:
-            raise FormulaError(
-                "the power of a term must be a whole number from 1: use I() for arithmetic",
-                self.text,
-                expr.position,
-            )
-        masks = base
-        for _ in range(min(int(power), len(base)) - 1):
-            masks = _unique(_products(masks, base))
-        return masks
-
-    def terms_and_offsets(self, masks: Sequence[int], response: Expr | None):
-        """(terms in R's order, offset calls): offsets and the response are taken out of the terms."""
-        if response is not None:
-            masks = [m for m in masks if m != 1]
-        offsets: list[Call] = []
-        offset_bits = 0
-        for position, variable in enumerate(self.variables):
-            if type(variable) is Call and variable.function in ("offset", "stats::offset"):
-                offsets.append(variable)
-                offset_bits |= 1 << position
-        if offset_bits:
-            masks = self._without_offsets(masks, offset_bits)
-        ordered = sorted(masks, key=int.bit_count) if len(masks) > 1 else masks
-        return tuple(self._term(mask) for mask in ordered), tuple(offsets)
-
-    def _without_offsets(self, masks: Sequence[int], offset_bits: int) -> list[int]:
-        for mask in masks:
-            if mask & offset_bits and mask.bit_count() > 1:
-                raise FormulaError("offset() cannot be part of an interaction", self.text)
-        return [mask for mask in masks if not mask & offset_bits]
-
-    def _term(self, mask: int) -> Term:
-        return tuple(v for position, v in enumerate(self.variables) if mask >> position & 1)
-
-
-_RULES = {
-    "+": _Algebra._sum,
-    "-": _Algebra._sum,
-    "(": _Algebra._parentheses,
-    "*": _Algebra._cross,
-    ":": _Algebra._interact,
-    "/": _Algebra._nest,
-    "%in%": _Algebra._inside,
-    "^": _Algebra._power,
-}
-
-
-def _unique(*parts: Sequence[int]) -> list[int]:
-    return list(dict.fromkeys(mask for part in parts for mask in part))
-
-
-def _products(left: Sequence[int], right: Sequence[int]) -> list[int]:
-    return [a | b for a in left for b in right]
-
-
-def _union(masks: Sequence[int]) -> int:
-    total = 0
-    for mask in masks:
-        total |= mask
-    return total
 
 
 def _frame_variables(response: Expr | None, right: Expr) -> tuple[Expr, ...]:
@@ -377,13 +229,13 @@ def _operands(call: Call) -> Sequence[Expr] | None:
         return call.args[:1]
     if call.function == "||":
         return _double_bar_operands(call)
-    return call.args if call.function in _ALGEBRA or call.function == "|" else None
+    return call.args if call.function in ALGEBRA or call.function == "|" else None
 
 
 def _double_bar_operands(call: Call) -> Sequence[Expr]:
     # The order of (1 | g) + (0 + x | g): lme4 splits the bar before it lists variables.
     left, group = call.args
-    algebra = _Algebra("")
+    algebra = Algebra("")
     masks = algebra.expand(left)
     variables = algebra.variables
     if algebra.intercept or not masks:
@@ -405,7 +257,7 @@ def _expand_bar(node: Call, text: str) -> Iterator[Bar]:
         node = inner
     left, group = node.args
     _refuse_bars(left, text)
-    algebra = _Algebra(text)
+    algebra = Algebra(text)
     masks = algebra.expand(left)
     terms, offsets = algebra.terms_and_offsets(masks, None)
     if offsets or any(type(v) is Name and v.id == "." for v in algebra.variables):
@@ -484,13 +336,23 @@ def _without_us(expr: Expr) -> Expr:
 def _replace_dot(expr: Expr, replacement: Expr) -> Expr:
     if type(expr) is Name:
         return replacement if expr.id == "." else expr
-    if type(expr) is Call and expr.function in _ALGEBRA:
+    if type(expr) is Call and expr.function in ALGEBRA:
         return _rebuilt(expr, tuple(_replace_dot(arg, replacement) for arg in expr.args))
     return expr
 
 
-def _sum(names: Sequence[Expr]) -> Expr:
-    total = names[0]
-    for name in names[1:]:
-        total = Call("+", (total, name))
-    return total
+def _shallow(expr: Expr) -> Expr:
+    """`expr`, a long sum as a balanced tree: it reads the same and can be walked recursively."""
+    parts: list[Expr] = []
+    left = expr
+    while type(left) is Call and left.function == "+" and len(left.args) == 2:
+        parts.append(left.args[1])
+        left = left.args[0]
+    return expr if len(parts) < _LONG_SUM else _sum([left, *reversed(parts)])
+
+
+def _sum(parts: Sequence[Expr]) -> Expr:
+    if len(parts) == 1:
+        return parts[0]
+    middle = len(parts) // 2
+    return Call("+", (_sum(parts[:middle]), _sum(parts[middle:])))

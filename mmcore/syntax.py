@@ -17,16 +17,12 @@ STRUCTURES = ("us", "diag", "cs", "ar1")
 FUNCTIONS = frozenset(
     """
     abs acos asin atan ceiling cos cosh exp expm1 floor log log10 log1p log2 sign sin sinh sqrt tan tanh trunc
-    ( I C as.factor as.integer as.logical as.numeric bs c cbind factor ifelse is.na ns offset ordered pmax pmin
-    poly relevel round scale
+    ( I C as.factor as.integer as.logical as.numeric bs c cbind factor ifelse is.na ns offset ordered pmax
+    pmin poly relevel round scale
     """.split()  # noqa: SIM905
 )
 NAMESPACES = {"splines": ("ns", "bs"), "stats": ("poly", "C", "offset", "relevel")}
 
-RESERVED = frozenset(
-    ("if", "else", "repeat", "while", "function", "for", "next", "break")
-    + ("TRUE", "FALSE", "NULL", "Inf", "NaN", "NA")
-)
 CONSTANTS: dict[str, bool | float | None] = {
     "TRUE": True,
     "FALSE": False,
@@ -35,6 +31,7 @@ CONSTANTS: dict[str, bool | float | None] = {
     "NaN": float("nan"),
     "Inf": float("inf"),
 }
+RESERVED = frozenset(("if", "else", "repeat", "while", "function", "for", "next", "break", *CONSTANTS))
 
 # Binding powers of R's grammar, loosest first; a right-hand side is parsed with the second number.
 _BINARY: dict[str, tuple[int, int]] = {
@@ -46,6 +43,7 @@ _SPECIAL = (70, 71)
 _PREFIX = {"-": 90, "+": 90, "!": 30}
 _UNSPACED = frozenset(("/", ":", "^", "%%", "%/%"))
 _COMPARISONS = frozenset(("==", "!=", "<", ">", "<=", ">="))
+_ESCAPES = {"n": "\n", "t": "\t", "r": "\r"}
 OPERATORS = frozenset(_BINARY) | frozenset(("!", "%in%", "%%", "%/%", "("))
 
 _TOKEN = re.compile(
@@ -54,7 +52,7 @@ _TOKEN = re.compile(
       | ((?:[^\W\d_]|\.(?!\d))(?:[\w.])*)              # 2 name
       | (`(?:[^`\\]|\\.)+`)                            # 3 quoted name
       | ("(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')          # 4 string
-      | (%[^%\s]*%|::|\|\||&&|[=!<>]=|\*\*|[-+*/^:|&!<>=~(),])   # 5 operator
+      | (<-|->|%[^%\s]*%|::|\|\||&&|[=!<>]=|\*\*|[-+*/^:|&!<>=~(),])   # 5 operator
     )""",
     re.VERBOSE,
 )
@@ -284,7 +282,14 @@ def _listing() -> str:
 
 
 def _unescape(text: str) -> str:
-    return re.sub(r"\\(.)", r"\1", text) if "\\" in text else text
+    return re.sub(r"\\(.)", lambda m: _ESCAPES.get(m[1], m[1]), text) if "\\" in text else text
+
+
+def _escape(text: str, quote: str) -> str:
+    text = text.replace("\\", "\\\\").replace(quote, "\\" + quote)
+    for letter, character in _ESCAPES.items():
+        text = text.replace(character, "\\" + letter)
+    return text
 
 
 def walk(expr: Expr) -> Iterator[Expr]:
@@ -306,7 +311,7 @@ def quote_name(name: str) -> str:
     """`name` as R source: backquoted unless it is a syntactic name."""
     if _SYNTACTIC.match(name) and name not in RESERVED:
         return name
-    return "`" + name.replace("\\", "\\\\").replace("`", "\\`") + "`"
+    return "`" + _escape(name, "`") + "`"
 
 
 def deparse(expr: Expr) -> str:
@@ -337,7 +342,7 @@ def _deparse_constant(expr: Constant) -> str:
     if isinstance(value, bool):
         return "TRUE" if value else "FALSE"
     if isinstance(value, str):
-        return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
+        return '"' + _escape(value, '"') + '"'
     if expr.integer:
         return f"{value:.0f}L"
     return format_number(value)
