@@ -264,7 +264,7 @@ def _verdict(
 ) -> tuple[Verdict, str]:
     assert row.error is not None and row.gate is not None
     if quantity.name == "theta" and (pair.engine.singular or pair.reference.singular):
-        return _singular(pair, scale)
+        return _singular(pair, row, scale)
     if row.error <= row.gate:
         return _agreement(pair, quantity, row, scale)
     namesake = _namesake(pair, quantity, got, want, scale)
@@ -289,11 +289,13 @@ def _agreement(pair: Pair, quantity: Quantity, row: Row, scale: Scales) -> tuple
     return Verdict.AGREE, ""
 
 
-def _singular(pair: Pair, scale: Scales) -> tuple[Verdict, str]:
-    """theta is not unique on the boundary: its covariance speaks for it."""
+def _singular(pair: Pair, row: Row, scale: Scales) -> tuple[Verdict, str]:
+    """theta is not unique on the boundary: its covariance speaks for it, where both sides give one."""
     got, want = (side.values.get("lambda_crossprod") for side in (pair.engine, pair.reference))
     if got is None or want is None or _label_trouble(got, want):
-        return Verdict.SINGULAR_DIFFERS, "theta is singular and lambda_crossprod cannot be compared"
+        agree = row.error is not None and row.gate is not None and row.error <= row.gate
+        message = f"judged by theta itself, for want of lambda_crossprod; {_sides(pair)}"
+        return (Verdict.SINGULAR_AGREE if agree else Verdict.SINGULAR_DIFFERS), message
     error = float(np.max(errors("covariance", _aligned(got, want), want, "1", scale), initial=0.0))
     gate = pair.policy.gate(pair.lane, "lambda_crossprod").value
     message = f"judged by lambda_crossprod: error {error:.2g}, gate {gate:g}"

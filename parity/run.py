@@ -125,8 +125,8 @@ def run(
     Never raises for what a case does. `KeyboardInterrupt` ends the loop and gives the report so far.
     """
     one = partial(
-        run_case, engine=engine, references=tuple(references), lanes=tuple(lanes), quantities=tuple(quantities),
-        policy=policy or default_policy(),
+        run_case, engine=engine, references=tuple(references), lanes=tuple(lanes),
+        quantities=tuple(quantities), policy=policy or default_policy(),
     )  # fmt: skip
     start = time.perf_counter()
     done: dict[str, CaseReport] = {}

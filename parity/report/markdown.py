@@ -69,7 +69,7 @@ def _environment(report: Report) -> str:
 def cell(text: str) -> str:
     """Text that cannot break a table or start markup."""
     escaped = text.replace("\\", "\\\\").replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    for character in "|`*_[]":
+    for character in "|`*[]":
         escaped = escaped.replace(character, "\\" + character)
     return " ".join(escaped.split())
 
@@ -84,7 +84,7 @@ def _capped(parts: list[str], limit: int) -> str:
     if len(text.encode()) <= limit:
         return text
     note = "\n\n(cut to the size that a summary may have; the JSON report is complete)\n"
-    room = limit - len(note.encode())
+    room = limit - len(note.encode()) - len("```")
     kept = text.encode()[:room].decode(errors="ignore")
     cut = kept[: kept.rfind("\n") + 1]
-    return cut + ("```" if cut.count("```") % 2 else "") + note[: len(note)]
+    return cut + ("```" if cut.count("```") % 2 else "") + note

@@ -47,8 +47,7 @@ def _cases_table(report: Report) -> Table:
     )
     table.add_column("case", overflow="fold")
     for lane in report.lanes:
-        table.add_column(f"{lane}: agree", justify="right")
-        table.add_column("digits", justify="right")
+        table.add_column(f"{lane}\nagree, digits", justify="right")
     table.add_column("worst", overflow="fold")
     for item in report.cases:
         table.add_row(*_case_row(report, item))
@@ -63,7 +62,7 @@ def _case_row(report: Report, item: CaseReport) -> list[Text]:
     cells = [Text(item.case.name)]
     for lane in report.lanes:
         rows = [row for row in item.rows if row.lane == lane]
-        cells += [_tally(rows), Text(digits_text(_fewest(rows)))]
+        cells.append(_tally(rows))
     return [*cells, _worst_cell(item.rows)]
 
 
@@ -75,7 +74,7 @@ def _tally(rows: Sequence[Row]) -> Text:
     if not judged:
         return Text("none", style=COLOURS["neutral"])
     style = "fail" if outcomes["fail"] else "infrastructure" if outcomes["infrastructure"] else "pass"
-    return Text(f"{outcomes['pass']}/{judged}", style=COLOURS[style])
+    return Text(f"{outcomes['pass']}/{judged} {digits_text(_fewest(rows)):>5}", style=COLOURS[style])
 
 
 def _fewest(rows: Sequence[Row]) -> float | None:
