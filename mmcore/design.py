@@ -270,7 +270,7 @@ def _drop_aliased(
     gone = [name for j, name in enumerate(names) if j not in chosen]
     shown = ", ".join(gone[:_MOST_NAMES]) + (", ..." if len(gone) > _MOST_NAMES else "")
     message = (
-        f"X has {len(names)} columns but rank {len(kept)}: dropped {len(gone)} that are linear combinations of "
+        f"X has {len(names)} columns but rank {len(kept)}: dropped {len(gone)}, linear combinations of "
         f"earlier ones: {shown}"
     )
     warnings.warn(message, RankWarning, stacklevel=3)
@@ -355,7 +355,7 @@ def _new_block(
     columns: dict[str, Column] = {}
     for label, variable in {deparse(v): v for term in terms for v in term}.items():
         column = evaluator.variable(variable)
-        as_group = type(variable) is Name and variable.id in groups
+        as_group = isinstance(variable, Name) and variable.id in groups
         columns[label] = as_factor(column, label) if as_group else column
     return coding.matrix(columns, evaluator.n)
 

@@ -70,7 +70,7 @@ class Formula:
     @property
     def has_dot(self) -> bool:
         """Whether a `.` waits to be expanded to the columns of the data."""
-        return any(type(v) is Name and v.id == "." for v in self.frame_variables)
+        return any(isinstance(v, Name) and v.id == "." for v in self.frame_variables)
 
     @property
     def term_labels(self) -> tuple[str, ...]:
@@ -121,10 +121,10 @@ def term_label(term: Term) -> str:
 
 def column_names(expr: Expr) -> Iterator[str]:
     """Names of the data columns that `expr` reads, repeats included; words for functions are left out."""
-    if type(expr) is Name:
+    if isinstance(expr, Name):
         if expr.id != ".":
             yield expr.id
-    elif type(expr) is Call:
+    elif isinstance(expr, Call):
         for index, arg in enumerate(expr.args):
             if not is_word(expr, index):
                 yield from column_names(arg)
@@ -133,7 +133,7 @@ def column_names(expr: Expr) -> Iterator[str]:
 def is_word(call: Call, index: int) -> bool:
     """Whether argument `index` of `call` is a bare word (`C(x, sum)`, `raw = T`) and not a column."""
     arg = call.args[index]
-    if type(arg) is not Name:
+    if not isinstance(arg, Name):
         return False
     name = call.names[index] if call.names else None
     if call.function in ("C", "stats::C"):
@@ -167,7 +167,7 @@ class _BarSplitter:
 
     def split(self, expr: Expr) -> Expr | None:
         """`expr` without its bars, None when nothing is left; the bars are appended to `nodes`."""
-        if type(expr) is not Call:
+        if not isinstance(expr, Call):
             return expr
         if expr.function in _BARS or expr.function in STRUCTURES:
             self.nodes.append(expr)
@@ -194,7 +194,7 @@ def _rebuilt(expr: Call, args: tuple[Expr, ...]) -> Call:
 
 
 def _refuse_bars(expr: Expr, text: str) -> None:
-    if type(expr) is not Call:
+    if not isinstance(expr, Call):
         return
     if expr.function in _BARS or expr.function in STRUCTURES:
         raise FormulaError("a random-effects term can only be added with '+'", text, expr.position)
@@ -210,11 +210,11 @@ def _frame_variables(response: Expr | None, right: Expr) -> tuple[Expr, ...]:
     stack = [right]
     while stack:
         expr = stack.pop()
-        if type(expr) is Constant:
+        if isinstance(expr, Constant):
             continue
-        if type(expr) is Call and expr.function in STRUCTURES:
+        if isinstance(expr, Call) and expr.function in STRUCTURES:
             expr = strip_parentheses(expr.args[0])
-        parts = _operands(expr) if type(expr) is Call else None
+        parts = _operands(expr) if isinstance(expr, Call) else None
         if parts is None:
             found.setdefault(deparse(expr), expr)
         else:
@@ -250,7 +250,7 @@ def _expand_bar(node: Call, text: str) -> Iterator[Bar]:
         structure = node.function
         homogeneous = _homogeneous(node, text)
         inner = strip_parentheses(node.args[0])
-        if type(inner) is not Call or inner.function != "|":
+        if not isinstance(inner, Call) or inner.function != "|":
             raise FormulaError(
                 f"{structure}() takes one term such as {structure}(x | g)", text, node.position
             )
@@ -260,7 +260,7 @@ def _expand_bar(node: Call, text: str) -> Iterator[Bar]:
     algebra = Algebra(text)
     masks = algebra.expand(left)
     terms, offsets = algebra.terms_and_offsets(masks, None)
-    if offsets or any(type(v) is Name and v.id == "." for v in algebra.variables):
+    if offsets or any(isinstance(v, Name) and v.id == "." for v in algebra.variables):
         raise FormulaError(
             "offset() and '.' have no meaning inside a random-effects term", text, node.position
         )
@@ -288,7 +288,9 @@ def _homogeneous(node: Call, text: str) -> bool | None:
         return default
     value = node.args[1]
     named = bool(node.names) and node.names[1] == "hom"
-    flag = value.value if type(value) is Constant else {"T": True, "F": False}.get(getattr(value, "id", ""))
+    flag = (
+        value.value if isinstance(value, Constant) else {"T": True, "F": False}.get(getattr(value, "id", ""))
+    )
     if not named or len(node.args) > 2 or not isinstance(flag, bool) or node.function == "us":
         raise FormulaError(
             f"{node.function}() takes a term and, unless it is us(), hom = TRUE or FALSE", text, node.position
@@ -299,9 +301,9 @@ def _homogeneous(node: Call, text: str) -> bool | None:
 def _groups(expr: Expr, text: str) -> list[Group]:
     """(lme4's name, columns) of each factor of a grouping expression, the most nested first."""
     expr = strip_parentheses(expr)
-    if type(expr) is Name and expr.id != ".":
+    if isinstance(expr, Name) and expr.id != ".":
         return [(expr.id, (expr.id,))]
-    if type(expr) is Call and expr.function in (":", "/"):
+    if isinstance(expr, Call) and expr.function in (":", "/"):
         left, right = _groups(expr.args[0], text), _groups(expr.args[1], text)
         if expr.function == "/" and len(right) == 1:
             return [_interaction(right[0], left[0]), *left]
@@ -323,7 +325,7 @@ def _interaction(first: Group, second: Group) -> Group:
 
 
 def _without_us(expr: Expr) -> Expr:
-    if type(expr) is not Call:
+    if not isinstance(expr, Call):
         return expr
     if expr.function == "us":
         return Call("(", (strip_parentheses(expr.args[0]),))
@@ -334,9 +336,9 @@ def _without_us(expr: Expr) -> Expr:
 
 
 def _replace_dot(expr: Expr, replacement: Expr) -> Expr:
-    if type(expr) is Name:
+    if isinstance(expr, Name):
         return replacement if expr.id == "." else expr
-    if type(expr) is Call and expr.function in ALGEBRA:
+    if isinstance(expr, Call) and expr.function in ALGEBRA:
         return _rebuilt(expr, tuple(_replace_dot(arg, replacement) for arg in expr.args))
     return expr
 
@@ -345,7 +347,7 @@ def _shallow(expr: Expr) -> Expr:
     """`expr`, a long sum as a balanced tree: it reads the same and can be walked recursively."""
     parts: list[Expr] = []
     left = expr
-    while type(left) is Call and left.function == "+" and len(left.args) == 2:
+    while isinstance(left, Call) and left.function == "+" and len(left.args) == 2:
         parts.append(left.args[1])
         left = left.args[0]
     return expr if len(parts) < _LONG_SUM else _sum([left, *reversed(parts)])

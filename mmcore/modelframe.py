@@ -58,7 +58,7 @@ def read_frame(
         if values is not None and np.isinf(values).any():
             where = data.index[int(np.argmax(np.isinf(values)))]
             raise DataError(f"{what} is infinite in row {where!r}: drop or correct the row")
-    names = tuple(v.id if type(v) is Name else deparse(v) for v in formula.frame_variables)
+    names = tuple(v.id if isinstance(v, Name) else deparse(v) for v in formula.frame_variables)
     return ModelFrame(
         variables, names, prior, total, extra is not None, evaluator.memory, contrasts, data.index
     )

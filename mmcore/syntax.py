@@ -122,9 +122,9 @@ class _Parser:
         match, kinds, texts, starts = _TOKEN.match, self.kinds, self.texts, self.starts
         while at < end:
             found = match(text, at)
-            if found is None or found.lastindex is None:
-                self._bad_character(at)
-            kind = found.lastindex
+            kind = found.lastindex if found else None
+            if found is None or kind is None:
+                raise self._bad_character(at)
             kinds.append(kind)
             texts.append(found[kind])
             starts.append(found.start(kind))
@@ -133,15 +133,15 @@ class _Parser:
         texts.append("")
         starts.append(end)
 
-    def _bad_character(self, at: int) -> None:
+    def _bad_character(self, at: int) -> FormulaError:
         while self.text[at].isspace():
             at += 1
         character = self.text[at]
         if character in "`\"'":
-            raise FormulaError(f"the quote {character} is not closed", self.text, at)
+            return FormulaError(f"the quote {character} is not closed", self.text, at)
         if character == "_":
-            raise FormulaError("a name cannot start with '_': put it between backquotes", self.text, at)
-        raise FormulaError(f"{character!r} is not part of the formula language", self.text, at)
+            return FormulaError("a name cannot start with '_': put it between backquotes", self.text, at)
+        return FormulaError(f"{character!r} is not part of the formula language", self.text, at)
 
     def fail(self, message: str, position: int | None = None) -> FormulaError:
         return FormulaError(message, self.text, self.starts[self.i] if position is None else position)
@@ -295,14 +295,14 @@ def _escape(text: str, quote: str) -> str:
 def walk(expr: Expr) -> Iterator[Expr]:
     """Every node of the tree, parents first, left to right."""
     yield expr
-    if type(expr) is Call:
+    if isinstance(expr, Call):
         for arg in expr.args:
             yield from walk(arg)
 
 
 def strip_parentheses(expr: Expr) -> Expr:
     """`expr` without the parentheses around the whole of it."""
-    while type(expr) is Call and expr.function == "(":
+    while isinstance(expr, Call) and expr.function == "(":
         expr = expr.args[0]
     return expr
 
@@ -316,9 +316,9 @@ def quote_name(name: str) -> str:
 
 def deparse(expr: Expr) -> str:
     """`expr` spelled as R's `deparse(expr, backtick = TRUE)` spells it: this is the name of a variable."""
-    if type(expr) is Name:
+    if isinstance(expr, Name):
         return quote_name(expr.id)
-    if type(expr) is Constant:
+    if isinstance(expr, Constant):
         return _deparse_constant(expr)
     function, args = expr.function, expr.args
     if function == "(":

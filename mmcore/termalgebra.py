@@ -28,7 +28,7 @@ class Algebra:
 
     def bit(self, variable: Expr) -> int:
         """The mask of one variable; it is a new one when its text was not seen before."""
-        label = variable.id if type(variable) is Name else deparse(variable)
+        label = variable.id if isinstance(variable, Name) else deparse(variable)
         found = self.bits.get(label)
         if found is None:
             found = self.bits[label] = 1 << len(self.variables)
@@ -37,11 +37,11 @@ class Algebra:
 
     def expand(self, expr: Expr) -> list[int]:
         """Masks of the terms of `expr` in order of appearance; the intercept flag is set on the way."""
-        if type(expr) is Call:
+        if isinstance(expr, Call):
             rule = _RULES.get(expr.function)
             if rule is not None:
                 return rule(self, expr)
-        elif type(expr) is Constant:
+        elif isinstance(expr, Constant):
             return self._constant(expr)
         return [self.bit(expr)]
 
@@ -57,10 +57,10 @@ class Algebra:
         # Unrolled along the left spine: a long sum is as deep a tree as it has terms.
         rights: list[Call] = []
         left: Expr = expr
-        while type(left) is Call and left.function in ("+", "-") and len(left.args) == 2:
+        while isinstance(left, Call) and left.function in ("+", "-") and len(left.args) == 2:
             rights.append(left)
             left = left.args[0]
-        if type(left) is Call and left.function in ("+", "-") and len(left.args) == 1:
+        if isinstance(left, Call) and left.function in ("+", "-") and len(left.args) == 1:
             rights.append(left)
             masks: list[int] = []
         else:
@@ -99,7 +99,7 @@ class Algebra:
 
     def _power(self, expr: Call) -> list[int]:
         base, exponent = self.expand(expr.args[0]), strip_parentheses(expr.args[1])
-        power = exponent.value if type(exponent) is Constant else None
+        power = exponent.value if isinstance(exponent, Constant) else None
         if not isinstance(power, float) or power < 1 or power != int(power) or power > 64:
             raise FormulaError(
                 "the power of a term must be a whole number from 1: use I() for arithmetic",
@@ -118,7 +118,7 @@ class Algebra:
         offsets: list[Call] = []
         offset_bits = 0
         for position, variable in enumerate(self.variables):
-            if type(variable) is Call and variable.function in ("offset", "stats::offset"):
+            if isinstance(variable, Call) and variable.function in ("offset", "stats::offset"):
                 offsets.append(variable)
                 offset_bits |= 1 << position
         if offset_bits:

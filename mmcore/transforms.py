@@ -73,7 +73,7 @@ class Evaluator:
 
     def variable(self, expr: Expr) -> Column:
         """`expr` as a column of n rows. Raises DataError naming the expression when it is not one."""
-        if type(expr) is Name:
+        if isinstance(expr, Name):
             return self.column(expr.id)
         value = self.value(expr)
         if isinstance(value, np.ndarray) and value.ndim == 1 and len(value) == self.n:
@@ -84,9 +84,9 @@ class Evaluator:
 
     def value(self, expr: Expr) -> Value:
         """Value of any expression: a column, a number, a string, TRUE/FALSE, None or a list from c()."""
-        if type(expr) is Name:
+        if isinstance(expr, Name):
             return self.column(expr.id)
-        if type(expr) is Constant:
+        if isinstance(expr, Constant):
             return expr.value
         function = expr.function.rpartition("::")[2] if "::" in expr.function else expr.function
         with np.errstate(all="ignore"):
@@ -178,7 +178,7 @@ class Evaluator:
         """Value of an argument that is a constant, `T`, `F` or c(...), not a column."""
         if expr is None:
             return default
-        if type(expr) is Name:
+        if isinstance(expr, Name):
             if expr.id in _WORDS:
                 return _WORDS[expr.id]
             raise DataError(f"{deparse(call)}: {deparse(expr)} must be a constant")
@@ -281,7 +281,7 @@ def _cbind(ev: Evaluator, call: Call) -> Matrix:
     names = call.names or (None,) * len(call.args)
     columns = [np.broadcast_to(ev.numeric(arg, call), (ev.n,)) for arg in call.args]
     labels = tuple(
-        name if name is not None else (arg.id if type(arg) is Name else "")
+        name if name is not None else (arg.id if isinstance(arg, Name) else "")
         for name, arg in zip(names, call.args, strict=True)
     )
     return Matrix(np.column_stack(columns), labels)
@@ -411,7 +411,7 @@ def _contrasts(ev: Evaluator, call: Call) -> Factor:
     if "contr" not in args:
         return replace(factor, contrasts="contr.poly" if factor.ordered else "contr.treatment")
     kind = _contrast_word(args["contr"], call)
-    if type(args["contr"]) is Name and args["contr"].id.startswith("contr."):
+    if isinstance(args["contr"], Name) and args["contr"].id.startswith("contr."):
         # R hands the *number* of levels to a contrast function, so its columns are named by position.
         positions = [str(i + 1) for i in range(len(factor.levels))]
         matrix, names = contrast_matrix(kind, positions, deparse(call))
@@ -420,9 +420,9 @@ def _contrasts(ev: Evaluator, call: Call) -> Factor:
 
 
 def _contrast_word(expr: Expr, call: Call) -> str:
-    word = expr.id if type(expr) is Name else expr.value if type(expr) is Constant else None
+    word = expr.id if isinstance(expr, Name) else expr.value if isinstance(expr, Constant) else None
     known = [f"contr.{kind}" for kind in KINDS]
-    if type(expr) is Name and word in _CONTRAST_WORDS:
+    if isinstance(expr, Name) and word in _CONTRAST_WORDS:
         return f"contr.{word}"
     if not isinstance(word, str) or word not in known:
         raise DataError(
