@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PARITY = (
     "resources", "case", "results", "quantities", "engine", "verdicts", "policy", "known", "measures",
     "compare", "run", "rvalues", "rcall", "rscript", "rworker", "exact", "certify", "engines", "record",
-    "references", "report", "check", "doctor", "cli", "__main__",
+    "references", "report", "check", "doctor", "usage", "proof_commands", "cli", "__main__",
 )  # fmt: skip
 REPORT = ("text", "table", "machine", "markdown", "page")
 
@@ -26,8 +26,8 @@ ONLY_IN = {
         "pebble": {"rworker"},
         "flint": {"exact"},
         "mmcore": {"case", "certify", "doctor", "engines", "exact", "report", "resources"},
-        "click": {"cli"},
-        "rich": {"cli", "report"},
+        "click": {"cli", "proof_commands", "usage"},
+        "rich": {"cli", "proof_commands", "report"},
         "jinja2": {"report"},
     },
 }

@@ -68,7 +68,8 @@ def test_no_gate_at_theta_is_wider_than_1e_9():
 def test_gates_grow_from_theta_to_optimum_to_default():
     policy = default_policy()
     for name in in_lane("at_theta"):
-        at_theta, optimum, default = (policy.gate(lane, name).value for lane in LANES)
+        lanes = ("at_theta", "optimum", "default")
+        at_theta, optimum, default = (policy.gate(lane, name).value for lane in lanes)
         assert at_theta <= optimum <= default
 
 
