@@ -2,28 +2,22 @@
 made."""
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from parity.proof_commands import COMMANDS
+from parity.usage import Infrastructure, chosen_cases, closing, mistakes
+
 if TYPE_CHECKING:
-    from parity.case import Case
     from parity.run import Report
 
 # What is heavy (NumPy, pandas, engines) is imported by the commands that need it: `--help` answers at once.
 
-EXIT_USAGE, EXIT_INFRASTRUCTURE = 2, 3
-LANES = ("at_theta", "optimum", "default")
+LANES = ("at_theta", "optimum", "default", "certified")
 FORMATS = ("table", "json", "markdown", "junit")
-
-
-class _Infrastructure(click.ClickException):
-    """What is needed is not here: not the user's mistake, not a difference."""
-
-    exit_code = EXIT_INFRASTRUCTURE
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -107,7 +101,7 @@ def list_(what: str) -> None:
     """List the cases, quantities, engines or references."""
     from rich.console import Console
 
-    with _mistakes():
+    with mistakes():
         Console().print(_LISTS[what]())
 
 
@@ -125,19 +119,19 @@ def record(cases: tuple[str, ...], out: Path | None, engine_name: str, overwrite
     from parity import record as recording
     from parity.engine import load
 
-    with _mistakes():
-        chosen = _cases(cases, slow)
+    with mistakes():
+        chosen = chosen_cases(cases, slow)
         engine = load(engine_name)
         directory = out or recording.directory_of(engine)
     kinds: list[str] = []
-    with _closing([engine]):
+    with closing([engine]):
         for change in recording.record(chosen, engine, directory, overwrite=overwrite):
             kinds.append(change.kind)
             click.echo(f"{change.kind:<9} {change.case}")
             for detail in change.details:
                 click.echo(f"          {detail}")
     if "failed" in kinds:
-        raise _Infrastructure(f"{kinds.count('failed')} cases could not be recorded")
+        raise Infrastructure(f"{kinds.count('failed')} cases could not be recorded")
     if "changed" in kinds:
         click.echo(
             f"{kinds.count('changed')} recordings differ and were left alone; --overwrite replaces them"
@@ -154,6 +148,10 @@ def doctor() -> None:
 
     diagnosis = diagnose()
     Console().print(_doctor_view(diagnosis))
+
+
+for _command in COMMANDS:
+    main.add_command(_command)
 
 
 # --- the comparison ---------------------------------------------------------------------------------------
@@ -177,58 +175,20 @@ def _compare(
     from parity.references import references
     from parity.report.table import progress
 
-    with _mistakes():
-        chosen = _cases(cases, slow)
+    with mistakes():
+        chosen = chosen_cases(cases, slow)
         asked = tuple(quantity(name).name for name in quantities)
         known = load_known()
         engine = load(engine_name)
         against, notes = references(reference_name)
     for note in notes:
         click.echo(f"note: {note}", err=True)
-    with _closing([engine, *against]), progress(Console(stderr=True)) as bar:
+    with closing([engine, *against]), progress(Console(stderr=True)) as bar:
         task = bar.add_task(f"{engine.name} against {', '.join(r.name for r in against)}", total=len(chosen))
         return runner.run(
             chosen, engine, against, lanes=lanes or LANES[:2], quantities=asked, known=known, jobs=jobs,  # type: ignore[arg-type]
             notes=notes, observer=lambda _: bar.advance(task),
         )  # fmt: skip
-
-
-def _cases(wanted: tuple[str, ...], slow: bool) -> "tuple[Case, ...]":
-    from parity.case import load_cases, select
-
-    return select(load_cases(), wanted, slow=slow)
-
-
-@contextmanager
-def _mistakes() -> Iterator[None]:
-    """What the user can mend is told in one line, with exit code 2; what the machine lacks, with 3."""
-    from parity.case import CaseError
-    from parity.engine import EngineError, EngineUnavailable
-    from parity.known import KnownError
-    from parity.policy import PolicyError
-
-    try:
-        yield
-    except EngineUnavailable as error:
-        raise _Infrastructure(str(error)) from error
-    except KeyError as error:
-        raise click.UsageError(str(error.args[0])) from error
-    except (CaseError, EngineError, KnownError, PolicyError) as error:
-        raise click.UsageError(str(error)) from error
-    except FileNotFoundError as error:
-        raise _Infrastructure(str(error)) from error
-
-
-@contextmanager
-def _closing(engines: Sequence[object]) -> Iterator[None]:
-    """Engines that hold processes stop them at the end, whatever happens."""
-    try:
-        yield
-    finally:
-        for engine in engines:
-            close = getattr(engine, "close", None)
-            if callable(close):
-                close()
 
 
 def _show(report: "Report", form: str) -> None:
@@ -253,7 +213,7 @@ def _write(report: "Report", directory: Path | None) -> None:
     try:
         paths = views.write(report, directory)
     except views.ReportError as error:
-        raise _Infrastructure(f"the report could not be written: {error}") from error
+        raise Infrastructure(f"the report could not be written: {error}") from error
     click.echo(f"report: {', '.join(str(path) for path in paths)}", err=True)
 
 

@@ -24,6 +24,7 @@ BUILT_IN: Mapping[str, str] = MappingProxyType(
         "mmcore": "parity.engines.mmcore:engine",
         "r_live": "parity.engines.r_live:engine",
         "recorded": "parity.engines.recorded:engine",
+        "certified": "parity.engines.certified:engine",
     }
 )
 ALIASES: Mapping[str, str] = MappingProxyType({"live": "r_live"})

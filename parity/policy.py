@@ -15,7 +15,7 @@ from parity.quantities import REGISTRY, Lane, Measure, in_lane
 POLICY_FILE = Path(__file__).resolve().parent / "policy.toml"
 SCHEMA = 1
 EPS = float(np.finfo(np.float64).eps)
-LANES: tuple[Lane, ...] = ("at_theta", "optimum", "default")
+LANES: tuple[Lane, ...] = ("at_theta", "optimum", "default", "certified")
 
 Text = Annotated[str, msgspec.Meta(min_length=10)]
 NonNegative = Annotated[float, msgspec.Meta(ge=0)]

@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).resolve().parent
 
 
 def reference_dir() -> Path:
-    """The root of the reference tree (subfolders `R`, `recorded`).
+    """The root of the reference tree (subfolders `R`, `recorded`, `certified`).
 
     Raises
     ------
@@ -51,6 +51,11 @@ def r_libraries() -> str:
 def recorded_dir() -> Path:
     """The recorded references (JSON)."""
     return reference_dir() / "recorded"
+
+
+def certified_dir() -> Path:
+    """The certified references (JSON)."""
+    return reference_dir() / "certified"
 
 
 def cases_dir() -> Path:
