@@ -6,12 +6,14 @@ A term is a bit mask over the variables in order of appearance; the empty term i
 from collections.abc import Sequence
 
 from .errors import FormulaError
-from .syntax import Call, Constant, Expr, Name, deparse, strip_parentheses
+from .syntax import Call, Constant, Expr, Name, deparse
 
 Term = tuple[Expr, ...]
 
 # Operators that combine terms; any other call is a variable.
 ALGEBRA = frozenset(("+", "-", "*", "/", ":", "^", "%in%", "("))
+
+_MOST_TERMS = 1_000_000
 
 
 class Algebra:
@@ -84,32 +86,36 @@ class Algebra:
 
     def _cross(self, expr: Call) -> list[int]:
         left, right = self.expand(expr.args[0]), self.expand(expr.args[1])
-        return _unique(left, right, _products(left, right))
+        # As in R, nothing crossed with anything is nothing: `1 * a` has no `a`.
+        return _unique(left, right, self._interactions(left, right, expr)) if left else []
 
     def _interact(self, expr: Call) -> list[int]:
-        return _unique(_products(self.expand(expr.args[0]), self.expand(expr.args[1])))
+        return self._interactions(self.expand(expr.args[0]), self.expand(expr.args[1]), expr)
 
     def _nest(self, expr: Call) -> list[int]:
         left, right = self.expand(expr.args[0]), self.expand(expr.args[1])
-        return _unique(left, [mask | _union(left) for mask in right])
+        return _unique(left, [mask | _union(left) for mask in right]) if left else []
 
     def _inside(self, expr: Call) -> list[int]:
         left, right = self.expand(expr.args[0]), self.expand(expr.args[1])
         return _unique([mask | _union(right) for mask in left])
 
     def _power(self, expr: Call) -> list[int]:
-        base, exponent = self.expand(expr.args[0]), strip_parentheses(expr.args[1])
+        base, exponent = self.expand(expr.args[0]), expr.args[1]
         power = exponent.value if isinstance(exponent, Constant) else None
-        if not isinstance(power, float) or power < 1 or power != int(power) or power > 64:
-            raise FormulaError(
-                "the power of a term must be a whole number from 1: use I() for arithmetic",
-                self.text,
-                expr.position,
-            )
+        if not isinstance(power, float) or power < 2 or power != int(power):
+            message = "the power of a term must be a whole number from 2: use I() for arithmetic"
+            raise FormulaError(message, self.text, expr.position)
         masks = base
         for _ in range(min(int(power), len(base)) - 1):
-            masks = _unique(_products(masks, base))
+            masks = self._interactions(masks, base, expr)
         return masks
+
+    def _interactions(self, left: Sequence[int], right: Sequence[int], expr: Call) -> list[int]:
+        if len(left) * len(right) > _MOST_TERMS:
+            message = f"the formula expands to more than {_MOST_TERMS:,} terms"
+            raise FormulaError(message, self.text, expr.position)
+        return _unique([a | b for a in left for b in right])
 
     def terms_and_offsets(self, masks: Sequence[int], response: Expr | None):
         """(terms in R's order, offset calls): offsets and the response are taken out of the terms."""
@@ -150,10 +156,6 @@ _RULES = {
 
 def _unique(*parts: Sequence[int]) -> list[int]:
     return list(dict.fromkeys(mask for part in parts for mask in part))
-
-
-def _products(left: Sequence[int], right: Sequence[int]) -> list[int]:
-    return [a | b for a in left for b in right]
 
 
 def _union(masks: Sequence[int]) -> int:

@@ -308,9 +308,14 @@ def test_no_fixed_effects():
 # --- subsets, permutations, new rows ---------------------------------------------------------------------
 
 FORMULAS = [
-    "y ~ x + (x | g)", "y ~ f * x + (1 | h/b)", "y ~ 0 + f + b + (f || h)", "y ~ o + (1 | s)",
-    "y ~ xna + f:b + (1 | gna)",    "y ~ factor(k) + s + offset(z) + (0 + b | h)", "y ~ (1 | g) + (1 | h) + (1 | f:b)",
-]  # fmt: skip
+    "y ~ x + (x | g)",
+    "y ~ f * x + (1 | h/b)",
+    "y ~ 0 + f + b + (f || h)",
+    "y ~ o + (1 | s)",
+    "y ~ xna + f:b + (1 | gna)",
+    "y ~ factor(k) + s + offset(z) + (0 + b | h)",
+    "y ~ (1 | g) + (1 | h) + (1 | f:b)",
+]
 
 
 @settings(max_examples=60)

@@ -37,6 +37,10 @@ TERMS = {
     "y ~ (a - 1)*b": (["a", "b", "a:b"], 0),
     "y ~ c + b*a + offset(z)": (["c", "b", "a", "b:a"], 1),
     "y ~ a**2": (["a"], 1),
+    "y ~ (a + b)^9": (["a", "b", "a:b"], 1),
+    "y ~ 1*a + b": (["b"], 1),
+    "y ~ (a - a)/b": ([], 1),
+    "y ~ a*1": (["a"], 1),
     "log(y) ~ I(x^2)+poly(x,2,raw=TRUE)": (["I(x^2)", "poly(x, 2, raw = TRUE)"], 1),
     "y ~ `my x`*a": (["`my x`", "a", "`my x`:a"], 1),
     "y ~ x > 0 & b": (["x > 0 & b"], 1),
@@ -213,6 +217,7 @@ def test_code_is_refused(text):
         ("", None, "empty"),
         ("y ~ a + 2", 8, "only the numbers 0 and 1"),
         ("y ~ (a + b)^0.5", 11, "whole number"),
+        ("y ~ (a + b)^1", 11, "whole number"),
         ("y ~ x * (1 | g)", 11, "can only be added"),
         ("y ~ x - (1 | g)", 11, "can only be added"),
         ("y ~ x2 | ff + x1", 12, "parentheses"),
@@ -241,6 +246,11 @@ def test_errors_point_at_the_fault(text, position, message):
 def test_deep_nesting_is_an_error_not_a_crash():
     with pytest.raises(FormulaError, match="nested too deeply"):
         parse("y ~ " + "(" * 5000 + "x" + ")" * 5000)
+
+
+def test_formulas_that_explode_are_refused():
+    with pytest.raises(FormulaError, match="more than 1,000,000 terms"):
+        parse("y ~ " + "*".join(f"x{i}" for i in range(30)))
 
 
 def test_formula_errors_survive_pickling():
