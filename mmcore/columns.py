@@ -54,16 +54,16 @@ def read_column(data: pd.DataFrame, name: str) -> np.ndarray | Factor:
 
 
 def from_series(series: pd.Series, name: str) -> np.ndarray | Factor:
-    """`series` as numbers or Factor; `name` is for messages."""
+    """`series` as numbers or Factor, copied so that later changes of the data do not reach the model."""
     dtype = series.dtype
     if isinstance(dtype, np.dtype):
         if dtype.kind in "iuf":
-            return series.to_numpy()
+            return series.to_numpy(copy=True)
         if dtype.kind == "b":
             return logical(series.to_numpy())
     elif isinstance(dtype, pd.CategoricalDtype):
         levels = level_labels(dtype.categories)
-        return Factor(np.asarray(series.array.codes), levels, bool(dtype.ordered))
+        return Factor(series.array.codes.copy(), levels, bool(dtype.ordered))
     return _from_extension(series, name)
 
 

@@ -278,8 +278,10 @@ def _drop_aliased(
 
 
 def _checked(design: Design) -> Design:
-    """`design`, after lme4's checks of what can be estimated."""
+    """`design` with its arrays closed for writing, after lme4's checks of what can be estimated."""
     y, n = design.y, design.n
+    for array in (y, design.X, *(a for term in design.terms for a in (term.codes, term.columns))):
+        array.setflags(write=False)
     if design.terms and y[0] == y[-1] and (y == y[0]).all():
         label = deparse(design.formula.response) if design.formula.response is not None else ""
         raise DesignError(f"the response {label} is constant ({y[0]:g}): there is nothing to model")
