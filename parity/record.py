@@ -5,7 +5,7 @@ Each recording that would change is reported with how much; it is replaced only 
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -57,7 +57,7 @@ def record(
 
 def _record_one(case: Case, engine: Engine, directory: Path, overwrite: bool) -> Change:
     path = recording_path(directory, case.name)
-    results = engine.run(case, NAMES)
+    results = _signed(engine.run(case, NAMES), engine)
     admitted = ("ok",) if case.expect == "fit" else ("refused", "error")
     if results.status not in admitted:
         return Change(case.name, "failed", path, (f"{results.status}: {results.message}",))
@@ -65,10 +65,24 @@ def _record_one(case: Case, engine: Engine, directory: Path, overwrite: bool) ->
         return Change(case.name, "new", write_recording(directory, case, results))
     details = _differences(path, case, results)
     if not details:
-        return Change(case.name, "same", path)
+        return Change(case.name, "same", path, _other_code(path, results))
     if not overwrite:
         return Change(case.name, "changed", path, details)
     return Change(case.name, "replaced", write_recording(directory, case, results), details)
+
+
+def _signed(results: Results, engine: Engine) -> Results:
+    """Results whose provenance says at least which program made them: a refused model has no other."""
+    return replace(
+        results, provenance={"engine": engine.name, "version": engine.version, **results.provenance}
+    )
+
+
+def _other_code(path: Path, results: Results) -> tuple[str, ...]:
+    old = read_recording(path).results.provenance.get("code_sha256")
+    if old == results.provenance.get("code_sha256"):
+        return ()
+    return ("the code that computes it has changed, the numbers have not",)
 
 
 def _differences(path: Path, case: Case, results: Results) -> tuple[str, ...]:
@@ -94,7 +108,6 @@ def _descriptions(old: Results, new: Results) -> Iterator[tuple[str, object, obj
     yield "singular", old.singular, new.singular
     yield "converged", old.converged, new.converged
     yield "missing", sorted(old.missing), sorted(new.missing)
-    yield "code", old.provenance.get("code_sha256"), new.provenance.get("code_sha256")
 
 
 def _keys(what: str, old: set[str], new: set[str]) -> list[str]:

@@ -172,6 +172,17 @@ def test_recording_never_replaces_in_silence(tmp_path, case, fake, change):
     assert read_recording(tmp_path / "a_case.json").results.values["sigma"].values[0] == 99.0
 
 
+def test_other_code_with_the_same_numbers_is_told_and_is_no_change(tmp_path, case, fake):
+    def by(code):
+        return fake("lme4", lambda r: replace(r, provenance={"code_sha256": code}))
+
+    (first,) = record([case], by("a"), tmp_path)
+    (second,) = record([case], by("b"), tmp_path)
+    assert (first.kind, second.kind) == ("new", "same")
+    assert second.details == ("the code that computes it has changed, the numbers have not",)
+    assert read_recording(second.path).results.provenance["engine"] == "lme4"
+
+
 def test_only_good_answers_are_recorded(tmp_path, case, fake):
     dead = fake("lme4", lambda r: Results("lme4", "1", "crashed", "gone"))
     (change,) = record([case], dead, tmp_path)
