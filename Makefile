@@ -6,6 +6,8 @@ SHELL := bash
 
 BIN := .venv/bin
 REPORT ?= parity-report
+# Tests of one file share their R process; more than four processes would only start more of these.
+PARALLEL ?= -n auto --maxprocesses 4 --dist loadfile
 # One BLAS thread: R's default, sums in a fixed order, no contention on small machines.
 export OMP_NUM_THREADS := 1
 export OPENBLAS_NUM_THREADS := 1
@@ -17,13 +19,13 @@ parity: setup ## set up, then compare mmcore with lme4 and HLMdiag: table, and a
 	@$(BIN)/parity run --report $(REPORT)
 
 test: setup ## set up, then the whole test suite (live R tests where R is)
-	@$(BIN)/python -m pytest $(PYTEST)
+	@$(BIN)/python -m pytest -q $(PARALLEL) $(PYTEST)
 
 setup: ## make .venv, install the package, R and its packages where allowed; quick when done
 	@scripts/setup.sh
 
 quick: setup ## tests without R and without the slow ones
-	@$(BIN)/python -m pytest -q -m "not live and not slow" $(PYTEST)
+	@$(BIN)/python -m pytest -q $(PARALLEL) -m "not live and not slow" $(PYTEST)
 
 gate: setup ## the verdict by exit code: live R where it is, and the recorded references
 	@if $(BIN)/python -c 'import sys; from parity.rworker import r_available; sys.exit(not r_available())'; \

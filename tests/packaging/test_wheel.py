@@ -62,7 +62,8 @@ _EXPECTED = {
     "parity/": 10,
     "parity/cases/": 25,
     "parity/_reference/R/": 10,
-    "parity/_reference/recorded/": 12,
+    "parity/_reference/recorded/hlmdiag-0.5.1/": 12,
+    "parity/_reference/certified/": 10,
 }
 
 
