@@ -21,8 +21,8 @@ class Poly:
     norm2: np.ndarray  # (k + 2,) squared norms of the monic polynomials, preceded by 1
 
     @staticmethod
-    def fit(x: np.ndarray, degree: int) -> tuple["Poly", np.ndarray]:
-        """The basis of the points x (n,) and its columns (n, degree) there."""
+    def fit(x: np.ndarray, degree: int) -> "Poly":
+        """The basis that is orthonormal over the points x (n,)."""
         if degree < 1:
             raise DataError(f"poly() needs a degree of at least 1, not {degree}")
         if np.isnan(x).any():
@@ -34,8 +34,7 @@ class Poly:
         monic = Q * R.diagonal()
         norm2 = (monic**2).sum(axis=0)
         alpha = ((x - centre) @ monic**2 / norm2 + centre)[:degree]
-        basis = Poly(alpha, np.concatenate(([1.0], norm2)))
-        return basis, monic[:, 1:] / np.sqrt(norm2[1:])
+        return Poly(alpha, np.concatenate(([1.0], norm2)))
 
     def columns(self, x: np.ndarray) -> np.ndarray:
         """(m, k) values at x by the recursion P[i+1] = (x - alpha[i]) P[i] - norm2[i+1]/norm2[i] P[i-1]."""

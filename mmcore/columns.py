@@ -36,6 +36,7 @@ class Matrix:
 
 Column = np.ndarray | Factor | Matrix
 
+_LONG = 5000
 _SMALL_RANGE = 4  # a lookup table over an integer range is used up to this many cells per row
 
 
@@ -205,13 +206,23 @@ def drop_unused(factor: Factor) -> Factor:
     return Factor(lookup[factor.codes], levels, factor.ordered)
 
 
+def align_levels(factor: Factor, levels: tuple[str, ...]) -> Factor:
+    """`factor` with `levels` first, in their order; levels not among them follow."""
+    if factor.levels == levels:
+        return factor
+    extra = tuple(level for level in factor.levels if level not in set(levels))
+    position = {level: i for i, level in enumerate(levels + extra)}
+    lookup = np.array([position[level] for level in factor.levels] + [-1], dtype=np.intp)
+    return replace(factor, codes=lookup[factor.codes], levels=levels + extra)
+
+
 def _has_na(factor: Factor) -> bool:
     return bool(len(factor.codes)) and bool(factor.codes.min() < 0)
 
 
 def _factorize(series: pd.Series) -> Factor:
-    values = series.to_numpy(dtype=object)
-    codes, uniques = pd.factorize(values)
+    # Arrow strings are hashed faster where they are, but short columns are not worth its set-up.
+    codes, uniques = pd.factorize(series if len(series) > _LONG else series.to_numpy(dtype=object))
     labels = level_labels(uniques)
     order = sorted(range(len(labels)), key=labels.__getitem__)
     lookup = np.empty(len(order) + 1, dtype=np.intp)

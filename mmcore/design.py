@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
-from .columns import Column, Factor, as_factor, as_numbers
+from .columns import Column, Factor, align_levels, as_factor, as_numbers
 from .errors import DataError, DesignError, RankWarning
 from .formula import Bar, Formula, Term, parse
 from .grouping import grouping_factor
@@ -30,7 +30,7 @@ from .modelmatrix import Coding, make_coding
 from .randomterm import CodedTerm, RandomTerm, lme4_order, make_terms
 from .rank import independent_columns
 from .syntax import Expr, Name, deparse
-from .transforms import Evaluator, align_levels
+from .transforms import Evaluator
 
 _MOST_NAMES = 20  # of aliased columns in a warning
 

@@ -30,7 +30,7 @@ class ModelFrame:
     weights: np.ndarray | None  # (n_input,) or None
     offset: np.ndarray | None  # (n_input,) sum of the offset argument and offset() terms, or None
     offset_argument: bool  # whether the offset argument is part of it
-    memory: dict[str, object]  # fitted bases and levels of the training data
+    memory: dict[tuple[str, str], object]  # fitted bases and levels of the training data
     contrasts: Mapping[str, object] | None  # as given
     index: pd.Index  # (n_input,) row labels
 

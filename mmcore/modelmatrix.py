@@ -10,12 +10,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .columns import Column, Factor, Matrix, as_numbers
+from .columns import Column, Factor, Matrix, align_levels, as_numbers
 from .contrasts import contrast_matrix
 from .errors import DataError
 from .formula import Term
 from .syntax import deparse
-from .transforms import align_levels
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,13 +24,14 @@ class Algebra:
     def __init__(self, text: str):
         self.text = text
         self.variables: list[Expr] = []
-        self.bits: dict[str, int] = {}
+        self.bits: dict[str | tuple[str], int] = {}
         self.intercept = True
         self.removing = False
 
     def bit(self, variable: Expr) -> int:
         """The mask of one variable; it is a new one when its text was not seen before."""
-        label = variable.id if isinstance(variable, Name) else deparse(variable)
+        # A column called "log(x)" is not the call log(x).
+        label = (variable.id,) if isinstance(variable, Name) else deparse(variable)
         found = self.bits.get(label)
         if found is None:
             found = self.bits[label] = 1 << len(self.variables)
