@@ -13,7 +13,7 @@ Term = tuple[Expr, ...]
 # Operators that combine terms; any other call is a variable.
 ALGEBRA = frozenset(("+", "-", "*", "/", ":", "^", "%in%", "("))
 
-_MOST_TERMS = 1_000_000
+_MOST_TERMS = 100_000
 
 
 class Algebra:
@@ -140,7 +140,12 @@ class Algebra:
         return [mask for mask in masks if not mask & offset_bits]
 
     def _term(self, mask: int) -> Term:
-        return tuple(v for position, v in enumerate(self.variables) if mask >> position & 1)
+        found = []
+        while mask:
+            lowest = mask & -mask
+            found.append(self.variables[lowest.bit_length() - 1])
+            mask ^= lowest
+        return tuple(found)
 
 
 _RULES = {
