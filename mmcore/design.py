@@ -4,7 +4,7 @@ The data are read once, column by column; a pandas frame is only built when `Des
 """
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -182,6 +182,7 @@ def build(
     contrasts: Mapping[str, object] | None = None,
     na_action: str = "omit",
     allow_saturated: bool = False,
+    response: Callable[[Column, str], np.ndarray] = as_numbers,
 ) -> Design:
     """The Design of `formula` over `data`, equal to what lme4's `lFormula` makes, names and order included.
 
@@ -194,6 +195,7 @@ def build(
     fitted values be padded later), "fail" refuses them.
     allow_saturated: accept a grouping factor with as many levels as rows (only meaningful without a
     residual).
+    response: makes y (n,) of the response column and its label; other families read factors and cbind().
 
     Raises FormulaError; DataError (no such column, infinite values, no rows left, wrong lengths); DesignError
     (constant response, a grouping factor of one level, levels >= rows, a term with as many effects as rows).
@@ -211,7 +213,7 @@ def build(
     source = read_frame(parsed, data, weights, offset, contrasts)
     rows = complete_rows(source, na_action)
     variables = kept_variables(source.variables, rows)
-    y = _response(parsed.response, variables)
+    y = _response(parsed.response, variables, response)
     coding, X, x_names, terms = _matrices(parsed, variables, len(y), contrasts)
     _refuse_infinite(X, x_names, source.index, rows)
     for item in terms:
@@ -246,9 +248,11 @@ def _at(values: np.ndarray | None, rows: np.ndarray | None) -> np.ndarray | None
     return values if values is None or rows is None else values[rows]
 
 
-def _response(expr: Expr, variables: Mapping[str, Column]) -> np.ndarray:
+def _response(
+    expr: Expr, variables: Mapping[str, Column], read: Callable[[Column, str], np.ndarray]
+) -> np.ndarray:
     label = deparse(expr)
-    y = as_numbers(variables[label], f"the response {label}")
+    y = read(variables[label], f"the response {label}")
     if not np.isfinite(y).all():
         count = int((~np.isfinite(y)).sum())
         raise DataError(f"the response {label} is infinite in {count} row(s): drop or correct them")
