@@ -57,6 +57,10 @@ class SingularWarning(MixedModelWarning):
     """The fit lies on the boundary: some linear combination of random effects has variance zero."""
 
 
+class SeparationWarning(MixedModelWarning):
+    """Covariates split the response exactly: the likelihood rises without end along some coefficients."""
+
+
 def _with_caret(message: str, text: str, position: int | None) -> str:
     if not text:
         return message

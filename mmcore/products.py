@@ -15,7 +15,7 @@ from scipy.linalg.lapack import dpotrf, dtrtri
 
 from .design import Design, RandomTerm
 
-__all__ = ["Block", "CrossProducts", "cross_products", "orthonormal_basis"]
+__all__ = ["Block", "CrossProducts", "cross_products", "orthonormal_basis", "random_blocks"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +103,7 @@ def _householder(Xt: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.ascontiguousarray((Q * sign).T), R * sign[:, None]
 
 
-def _blocks(terms: Sequence[RandomTerm], sqrt_w: np.ndarray | None) -> tuple[Block, ...]:
+def random_blocks(terms: Sequence[RandomTerm], sqrt_w: np.ndarray | None) -> tuple[Block, ...]:
     """Amalgamate terms on one factor; order by number of columns, largest first."""
     by_group: dict[str, list[int]] = {}
     for t, term in enumerate(terms):
@@ -140,5 +140,5 @@ def cross_products(design: Design, y: np.ndarray | None = None) -> CrossProducts
     M[:p], M[p] = Q, resid
     logdet_R = 2.0 * float(np.log(np.abs(np.diag(R))).sum()) if p else 0.0
     return CrossProducts(
-        n, p, _blocks(design.terms, sqrt_w), M, M @ M.T, R, gamma0, sqrt_w, sum_log_w, logdet_R
+        n, p, random_blocks(design.terms, sqrt_w), M, M @ M.T, R, gamma0, sqrt_w, sum_log_w, logdet_R
     )
