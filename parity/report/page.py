@@ -68,6 +68,7 @@ def to_html(report: Report, policy: Policy | None = None) -> str:
         counts=[(verdict, number, verdict.meaning) for verdict, number in report.counts.items()],
         panels=[panel for group in GROUPS if (panel := _panel(report, group))],
         steps=STEPS,
+        side=CELL,
         failed=[(where(row), row.verdict, failure_text(report, row)) for row in failed[:DETAILED]],
         more_failed=max(0, len(failed) - DETAILED),
         broken=[(where(r), r.verdict, r.message) for r in report.rows if r.outcome == "infrastructure"],
