@@ -15,6 +15,7 @@ import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import CancelledError
 from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import dataclass
 from functools import cache
@@ -31,6 +32,7 @@ from parity.rvalues import from_r, to_r
 R_OPTIONS = ("rpy2", "--quiet", "--vanilla", "--no-echo")
 CALLS_PER_PROCESS = 500  # then it is replaced, which bounds what R does not give back
 START_LIMIT = 60.0  # seconds
+QUIT_CODE = 240  # stands for 0: a pool takes a process that ends with 0 for one that had nothing more to do
 
 
 class RWorkers:
@@ -113,17 +115,21 @@ class _Process:
             initargs=(str(r_dir()), sources),
             context=get_context("spawn"),
         )
+        self._future: Any = None
         self.alive = True
 
     def call(self, function: str, arguments: dict[str, Any], limit: float) -> Reply:
         from pebble import ProcessExpired
 
         try:
-            return self._pool.schedule(_call_r, args=(function, arguments), timeout=limit).result()
+            self._future = self._pool.schedule(_call_r, args=(function, arguments), timeout=limit)
+            return self._future.result()
         except FutureTimeout:
             return stopped(limit)
+        except CancelledError:
+            return not_through("the call was given up", "R was closed while it was under way")
         except ProcessExpired as error:
-            return crashed(error.exitcode)
+            return crashed(0 if error.exitcode == QUIT_CODE else error.exitcode)
         except Exception as error:
             self.close()
             return not_through("the call did not get through", error)
@@ -132,6 +138,8 @@ class _Process:
         self.alive = False
         self._pool.stop()
         self._pool.join()
+        if self._future is not None:
+            self._future.cancel()  # a stopped pool would leave a caller waiting for ever
 
 
 # --- in the worker process ------------------------------------------------------------------------------
@@ -159,8 +167,10 @@ def _embed_r(directory: str, sources: tuple[str, ...]) -> Any:
 
     callbacks.consolewrite_print = _console.append
     callbacks.consolewrite_warnerror = _console.append
+    callbacks.cleanup = _leave
     ri.initr(interactive=False)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which stops its workers
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a handler in Python would wait for native code to return
     source = ri.baseenv["sys.source"]
     loader = ri.baseenv["new.env"]()
     source(to_r(os.path.join(directory, "load.R")), envir=loader)
@@ -168,6 +178,11 @@ def _embed_r(directory: str, sources: tuple[str, ...]) -> Any:
     for path in sources:
         source(to_r(path), envir=reference)
     return loader, reference
+
+
+def _leave(save: object, status: int, run_last: object) -> None:
+    """What `quit()` does here: end at once, with a code that shows."""
+    os._exit(status or QUIT_CODE)
 
 
 def _call_r(function: str, arguments: dict[str, Any]) -> Reply:

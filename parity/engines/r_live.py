@@ -80,7 +80,9 @@ class RLive:
         started = time.perf_counter()
         try:
             request = request_of(case)
-        except (FormulaError, CaseError, ValueError) as error:
+        except CaseError as error:
+            return self._without("error", str(error), started)
+        except (FormulaError, ValueError) as error:
             return self._without("refused", str(error), started)
         if "|" not in request["formula"]:
             return self._without(

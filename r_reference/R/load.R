@@ -6,7 +6,7 @@ load_reference <- function(directory) {
   options(contrasts = c("contr.treatment", "contr.poly"), warn = 1, stringsAsFactors = FALSE,
           na.action = "na.omit", OutDec = ".", scipen = 0)
   reference <- new.env(parent = globalenv())
-  for (file in c("call.R", "write.R", "model.R", "fit.R", "at_theta.R", "answer.R"))
+  for (file in c("call.R", "write.R", "model.R", "fit.R", "at_theta.R", "answer.R", "timing.R"))
     sys.source(file.path(directory, file), envir = reference)
   for (source in c("quantities", "first_principles", "hlmdiag")) {
     reference[[source]] <- new.env(parent = reference)

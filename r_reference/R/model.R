@@ -5,7 +5,7 @@
 # Columns arrive as doubles, integers, or codes: -1 is missing, other codes count from 0. A factor is made from codes
 # and levels here, so that neither the level order nor an unused level depends on a conversion.
 data_column <- function(column) {
-  if (column$kind == "double") return(as.double(column$values))
+  if (column$kind == "double") return(na_for_nan(as.double(column$values)))
   codes <- as.integer(column$codes)
   if (column$kind == "integer") return(replace(codes, as.integer(column$missing) + 1L, NA_integer_))
   codes[codes < 0L] <- NA_integer_
@@ -14,6 +14,9 @@ data_column <- function(column) {
   structure(codes + 1L, levels = as.character(column$levels),
             class = if (isTRUE(column$ordered)) c("ordered", "factor") else "factor")
 }
+
+# A factor made from doubles would get a level "NaN", but none for NA.
+na_for_nan <- function(x) replace(x, is.nan(x), NA_real_)
 
 data_frame <- function(columns, row_labels) {
   data <- lapply(columns, data_column)

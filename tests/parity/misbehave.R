@@ -1,0 +1,28 @@
+# Functions that a worker must survive, and some that tell what arrived.
+
+native_loop <- function() repeat svd(matrix(as.double(seq_len(1500^2)) %% 97, 1500))
+
+endless_recursion <- function(n = 1) endless_recursion(n + 1)
+
+speak <- function() {
+  warning("first warning")
+  message("a message")
+  warning("second warning")
+  warning("first warning")
+  7
+}
+
+echo <- function(x) x
+
+give_environment <- function() globalenv()
+
+describe_column <- function(column) {
+  x <- data_column(column)
+  list(class = class(x), levels = levels(x), missing = is.na(x), text = as.character(x))
+}
+
+plain_constructor <- function(x, levels, ordered) factor(x, levels = levels, ordered = ordered)
+
+same_factor <- function(column, x, levels, ordered) {
+  identical(data_column(column), plain_constructor(x, levels, ordered))
+}
