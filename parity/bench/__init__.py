@@ -1,0 +1,1 @@
+"""Speed: problems, timings taken in turns, base against head, and history."""
