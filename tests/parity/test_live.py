@@ -1,0 +1,116 @@
+"""The whole of it on live R: one model through both engines, from a formula to a verdict."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from parity.case import load_cases, select
+from parity.engine import load
+from parity.quantities import NAMES
+from parity.references import references
+from parity.run import run
+from parity.verdicts import Verdict
+
+pytestmark = pytest.mark.live
+
+ROOT = Path(__file__).resolve().parents[2]
+
+SMALL = (
+    "sleepstudy_slope_reml", "sleepstudy_weights_offset_reml", "dyestuff2_singular_reml",
+    "machines_contrasts_ml", "penicillin_crossed_ml", "refuse_one_level",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def r_live():
+    engine = load("live")
+    yield engine
+    engine.close()
+
+
+def _cases(*names):
+    return select(load_cases(), names)
+
+
+def test_mmcore_agrees_with_live_r_in_every_lane(r_live):
+    report = run(_cases(*SMALL), load("mmcore"), [r_live], lanes=["at_theta", "optimum", "default"], jobs=2)
+    assert report.exit_code == 0, [row for row in report.rows if row.outcome in ("fail", "infrastructure")]
+    assert {row.quantity for row in report.rows} >= set(NAMES)
+    at_theta = [row for row in report.rows if row.lane == "at_theta" and row.error is not None]
+    assert max(row.error for row in at_theta) <= 1e-9
+
+
+def test_live_r_is_what_was_recorded(r_live):
+    """On the versions that were recorded. On others the polished optimum may end at another last digit."""
+    recorded = references("recorded")[0][0]
+    if recorded.version != "lme4-1.1.31-R-4.2.2" or r_live.version != "lme4 1.1.31, R 4.2.2":
+        report = run(_cases(*SMALL), r_live, [recorded], lanes=["optimum"])
+        assert report.exit_code == 0
+        return
+    for case in _cases("sleepstudy_slope_reml", "pastes_nested_ml"):
+        now, then = r_live.run(case, NAMES), recorded.run(case, NAMES)
+        assert set(now.values) == set(then.values)
+        for name, value in now.values.items():
+            assert value.labels == then.values[name].labels
+            np.testing.assert_allclose(
+                value.values, then.values[name].values, rtol=1e-6, atol=1e-9, err_msg=name
+            )
+
+
+def test_lme4_as_the_engine_under_test_agrees_with_its_own_recordings(r_live):
+    report = run(_cases("dyestuff_reml"), r_live, references("recorded:lme4-1.1.31-R-4.2.2")[0])
+    assert report.exit_code == 0
+    assert {row.verdict for row in report.rows} == {Verdict.AGREE}
+
+
+INTERRUPTING = """
+import os, signal
+from parity.engines.mmcore import MmcoreEngine
+
+class Interrupting(MmcoreEngine):
+    asked = 0
+
+    def run(self, case, quantities, theta=None):
+        self.asked += 1
+        if self.asked == 4:
+            os.killpg(os.getpgid(0), signal.SIGINT)
+        return super().run(case, quantities, theta)
+"""
+
+
+@pytest.mark.parametrize("jobs", ["1", "2"])
+def test_ctrl_c_keeps_the_report_and_leaves_no_process(tmp_path, jobs):
+    """The key reaches the whole group of processes, R among them."""
+    (tmp_path / "interrupting.py").write_text(INTERRUPTING)
+    command = [
+        sys.executable, "-m", "parity", "run", "rail_*", "dyestuff*", "pastes*", "--reference", "live",
+        "--engine", "interrupting:Interrupting", "--jobs", jobs, "--report", str(tmp_path / "report"),
+    ]  # fmt: skip
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+        env={**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"},
+    )  # fmt: skip
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 3, out + err
+    assert "interrupted from the keyboard" in out
+    content = json.loads((tmp_path / "report" / "parity.json").read_text())
+    assert content["cases"] and content["not_run"]
+    assert _ends(process.pid), "processes of the interrupted run are still there"
+
+
+def _ends(group, patience=20.0):
+    """Whether a process group is gone soon: its last members are reaped by the system, not by us."""
+    end = time.monotonic() + patience
+    while time.monotonic() < end:
+        try:
+            os.killpg(group, 0)
+        except ProcessLookupError:
+            return True
+        time.sleep(0.2)
+    return False
