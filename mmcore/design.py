@@ -99,7 +99,7 @@ class Design:
 
     def frame(self) -> pd.DataFrame:
         """R's model frame of the rows used: response first, then variables in order of appearance."""
-        return frame_table(self.source, self.rows, self.weights, self.offset)
+        return frame_table(self.source, self.rows)
 
     def with_response(self, y: np.ndarray) -> "Design":
         """The same design with other values (n,) of the response, on its transformed scale."""

@@ -29,7 +29,7 @@ class ModelFrame:
     names: tuple[str, ...]  # R's names of these columns: labels, without backquotes around plain names
     weights: np.ndarray | None  # (n_input,) or None
     offset: np.ndarray | None  # (n_input,) sum of the offset argument and offset() terms, or None
-    offset_argument: bool  # whether the offset argument is part of it
+    offset_argument: np.ndarray | None  # (n_input,) the argument alone, as the model frame shows it
     memory: dict[tuple[str, str], object]  # fitted bases and levels of the training data
     contrasts: Mapping[str, object] | None  # as given
     index: pd.Index  # (n_input,) row labels
@@ -59,9 +59,7 @@ def read_frame(
             where = data.index[int(np.argmax(np.isinf(values)))]
             raise DataError(f"{what} is infinite in row {where!r}: drop or correct the row")
     names = tuple(v.id if isinstance(v, Name) else deparse(v) for v in formula.frame_variables)
-    return ModelFrame(
-        variables, names, prior, total, extra is not None, evaluator.memory, contrasts, data.index
-    )
+    return ModelFrame(variables, names, prior, total, extra, evaluator.memory, contrasts, data.index)
 
 
 def as_frame(data: object) -> pd.DataFrame:
@@ -136,17 +134,14 @@ def _without_unused(column: Factor, label: str) -> Factor:
     return dropped
 
 
-def frame_table(
-    frame: ModelFrame, rows: np.ndarray | None, weights: np.ndarray | None, offset: np.ndarray | None
-) -> pd.DataFrame:
+def frame_table(frame: ModelFrame, rows: np.ndarray | None) -> pd.DataFrame:
     """R's model frame of `rows`: the variables, then `(weights)` and `(offset)` where they are arguments."""
     index = frame.index if rows is None else frame.index[rows]
     columns: dict[str, pd.Series] = {}
     for name, column in zip(frame.names, frame.variables.values(), strict=True):
         kept = column if rows is None else take_rows(column, rows)
         columns |= to_pandas(drop_unused(kept) if isinstance(kept, Factor) else kept, name, index)
-    if weights is not None:
-        columns["(weights)"] = pd.Series(weights, index=index)
-    if frame.offset_argument:
-        columns["(offset)"] = pd.Series(offset, index=index)
+    for name, values in (("(weights)", frame.weights), ("(offset)", frame.offset_argument)):
+        if values is not None:
+            columns[name] = pd.Series(values if rows is None else values[rows], index=index)
     return pd.DataFrame(columns, index=index)
