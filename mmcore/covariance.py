@@ -1,8 +1,13 @@
 """Relative covariance of the random effects: parameters -> Sigma, with the derivatives a Newton step needs.
 
-A *structure* describes one random-effects term with k effects. Its parameters ``par`` are what the
-optimizer moves; ``theta`` are the entries of the lower Cholesky factor Lambda that lme4 reports.
-For ``us`` and heterogeneous ``diag`` the two are the same (Bates et al. 2015, eq. 4: Sigma = Lambda Lambda').
+A *structure* describes one random-effects term with k effects. Its parameters ``par`` are what the optimizer
+moves; ``theta`` are the entries of the lower Cholesky factor Lambda that lme4 reports. For ``us`` and
+``diag`` the two are the same (Bates et al. 2015, eq. 4: Sigma = Lambda Lambda'); for ``cs`` and ``ar1`` the
+parameters are standard deviations relative to sigma and a correlation.
+
+A *chart* is a (k, k) matrix C: with it, ``us`` and ``diag`` parametrise Sigma = C Lambda Lambda' C'. The
+model is the same for every C; a good one makes the effects comparable in size and puts those that vanish
+last, where a triangular factor can let them go in a straight line. Without a chart C is the identity.
 
 Terms on the same grouping factor are one *block*: their Sigma is block diagonal.
 """
@@ -10,12 +15,26 @@ Terms on the same grouping factor are one *block*: their Sigma is block diagonal
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
+from itertools import product
 
 import numpy as np
 
-__all__ = ["BlockCovariance", "Compound", "Diagonal", "Structure", "Unstructured", "cholesky_psd", "structure_for"]
+from .errors import DataError
+
+__all__ = [
+    "BlockCovariance",
+    "Compound",
+    "Diagonal",
+    "Structure",
+    "Unstructured",
+    "cholesky_psd",
+    "structure_for",
+]
 
 START = 0.55  # relative sd to start from: at 1 a capped Newton step can land exactly on theta = 0
+NEARLY_SINGULAR = 0.1  # relative pivot in the chart below which a second optimum is looked for
+PIVOT_RATIO = 6.0  # an effect with this many times the remaining variance of an earlier one goes before it
 
 
 def cholesky_psd(Sigma: np.ndarray) -> np.ndarray:
@@ -31,14 +50,15 @@ def cholesky_psd(Sigma: np.ndarray) -> np.ndarray:
     return L
 
 
-def _theta_names(effects: Sequence[str]) -> list[str]:
+def _triangle_names(effects: Sequence[str]) -> list[str]:
     """lme4's labels of the lower triangle, column by column: ``a``, ``b.a``, ``b``."""
     k = len(effects)
-    return [
-        effects[i] if i == j else f"{effects[i]}.{effects[j]}"
-        for j in range(k)
-        for i in range(j, k)
-    ]
+    return [effects[i] if i == j else f"{effects[i]}.{effects[j]}" for j in range(k) for i in range(j, k)]
+
+
+def _triangle(L: np.ndarray) -> np.ndarray:
+    """Entries of the lower triangle, column by column."""
+    return np.concatenate([L[j:, j] for j in range(len(L))])
 
 
 class Structure:
@@ -46,9 +66,11 @@ class Structure:
 
     k: int
     n_par: int
+    n_theta: int
+    bounds: tuple[np.ndarray, np.ndarray] | None = None  # lower and upper limits of ``par``
 
-    def start(self) -> np.ndarray:
-        """Parameters of START * identity."""
+    def start(self, sd: np.ndarray | None = None) -> np.ndarray:
+        """Parameters of independent effects with relative standard deviations ``sd`` (k,) in the chart."""
         raise NotImplementedError
 
     def sigma(self, par: np.ndarray) -> np.ndarray:
@@ -63,12 +85,29 @@ class Structure:
         """(n_par, n_par) with <G, d2Sigma / dpar dpar'>: the part of the Hessian a gradient G brings."""
         raise NotImplementedError
 
+    def charted(self, C: np.ndarray) -> Structure:
+        """The same structure in the chart C; structures without a free scale stay as they are."""
+        return self
+
+    def from_standard(self, par: np.ndarray) -> np.ndarray:
+        """Parameters in this chart of those without a chart."""
+        return np.array(par, float)
+
+    def to_standard(self, par: np.ndarray) -> np.ndarray:
+        """Parameters without a chart, canonical, of those in this chart."""
+        return self.canonical(par)
+
+    def rechart(self, par: np.ndarray) -> tuple[Structure, np.ndarray] | None:
+        """A better chart and the parameters in it, or None if this one will do."""
+        return None
+
+    def alternatives(self, par: np.ndarray) -> list[np.ndarray]:
+        """Parameters to start from where another optimum than ``par`` may hide; none if there is no sign of
+        one."""
+        return []
+
     def canonical(self, par: np.ndarray) -> np.ndarray:
         """The representative with non-negative diagonal among parameters of the same Sigma."""
-        raise NotImplementedError
-
-    def from_theta(self, theta: np.ndarray) -> np.ndarray:
-        """Parameters of the Cholesky entries lme4 reports."""
         raise NotImplementedError
 
     def Lambda(self, par: np.ndarray) -> np.ndarray:
@@ -76,88 +115,183 @@ class Structure:
         return cholesky_psd(self.sigma(par))
 
     def theta(self, par: np.ndarray) -> np.ndarray:
-        """Entries of Lambda in lme4's order, structural zeros left out."""
-        L = self.Lambda(par)
-        return np.concatenate([L[j:, j] for j in range(self.k)])
+        """(n_theta,) the entries of Lambda that lme4 keeps, in its order."""
+        raise NotImplementedError
+
+    def from_theta(self, theta: np.ndarray) -> np.ndarray:
+        """Parameters of the Cholesky entries lme4 reports."""
+        raise NotImplementedError
 
     def theta_names(self, effects: Sequence[str]) -> list[str]:
-        """lme4's names of ``theta``, without the group prefix."""
-        return _theta_names(effects)
+        """(n_theta,) lme4's names of ``theta``, without the group prefix."""
+        raise NotImplementedError
 
-    def scales(self, par: np.ndarray) -> np.ndarray:
-        """The parameters that are zero exactly when the structure is singular (diagonal of Lambda)."""
-        return np.diag(self.Lambda(par))
+    def par_names(self, effects: Sequence[str]) -> list[str]:
+        """(n_par,) lme4's names of the parameters without a chart, without the group prefix."""
+        return self.theta_names(effects)
+
+    @property
+    def scale_index(self) -> np.ndarray:
+        """Positions in ``par`` of the scales: Sigma is singular when one of them is zero."""
+        raise NotImplementedError
+
+
+@lru_cache(maxsize=32)
+def _triangle_tensors(k: int) -> tuple[np.ndarray, ...]:
+    """Rows, columns, positions of the diagonal, (n_par, k, k, k^2) constants of the Jacobian, same-column
+    mask."""
+    cols = [(i, j) for j in range(k) for i in range(j, k)]
+    row, col = np.array([i for i, _ in cols]), np.array([j for _, j in cols])
+    # dSigma_ab / dpar_t = base[t, a, b] vec(Lambda): constant, so the Jacobian is one product
+    base = np.zeros((len(cols), k, k, k, k))
+    for t, (r, c) in enumerate(cols):
+        for a in range(k):
+            base[t, r, a, a, c] += 1.0
+            base[t, a, r, a, c] += 1.0
+    same_column = 2.0 * (col[:, None] == col[None, :])
+    return row, col, np.flatnonzero(row == col), base.reshape(len(cols), k, k, k * k), same_column
 
 
 class Unstructured(Structure):
-    """Any positive semi-definite Sigma; par = theta = lower triangle of Lambda by columns."""
+    """Any positive semi-definite Sigma; par = lower triangle of Lambda by columns, in the chart C."""
 
-    def __init__(self, k: int) -> None:
+    def __init__(self, k: int, chart: np.ndarray | None = None) -> None:
         self.k, self.n_par = k, k * (k + 1) // 2
-        cols = [(i, j) for j in range(k) for i in range(j, k)]
-        self._row = np.array([i for i, _ in cols])
-        self._col = np.array([j for _, j in cols])
-        self._diag = np.flatnonzero(self._row == self._col)
-        # dSigma_ab / dpar_t = B[t, a, b, :] vec(Lambda): constant, so the Jacobian is one product
-        base = np.zeros((self.n_par, k, k, k, k))
-        for t, (r, c) in enumerate(cols):
-            for a in range(k):
-                base[t, r, a, a, c] += 1.0
-                base[t, a, r, a, c] += 1.0
+        self.n_theta = self.n_par
+        self.chart = chart
+        self._row, self._col, self._diag, base, self._same_column = _triangle_tensors(k)
+        if chart is not None:
+            base = np.matmul(chart, np.matmul(chart, base.reshape(self.n_par, k, k**3)).reshape(-1, k, k**2))
         self._base = base.reshape(self.n_par * k * k, k * k)
-        self._same_column = 2.0 * (self._col[:, None] == self._col[None, :])
 
-    def start(self) -> np.ndarray:
-        return START * (self._row == self._col)
+    def charted(self, C: np.ndarray) -> Unstructured:
+        return Unstructured(self.k, C)
 
-    def Lambda(self, par: np.ndarray) -> np.ndarray:
+    def start(self, sd: np.ndarray | None = None) -> np.ndarray:
+        par = np.zeros(self.n_par)
+        par[self._diag] = START if sd is None else sd
+        return par
+
+    def _factor(self, par: np.ndarray) -> np.ndarray:
         L = np.zeros((self.k, self.k))
         L[self._row, self._col] = par
         return L
 
     def sigma(self, par: np.ndarray) -> np.ndarray:
         if self.k == 1:
-            return np.array([[par[0] * par[0]]])
-        L = self.Lambda(par)
-        return L @ L.T
+            c = 1.0 if self.chart is None else float(self.chart[0, 0])
+            return np.array([[(c * par[0]) ** 2]])
+        L = self._factor(par)
+        CL = L if self.chart is None else self.chart @ L
+        return CL @ CL.T
 
     def jacobian(self, par: np.ndarray) -> np.ndarray:
         if self.k == 1:
-            return np.array([[[2.0 * par[0]]]])
-        return (self._base @ self.Lambda(par).ravel()).reshape(self.n_par, self.k, self.k)
+            c = 1.0 if self.chart is None else float(self.chart[0, 0])
+            return np.array([[[2.0 * c * c * par[0]]]])
+        return (self._base @ self._factor(par).ravel()).reshape(self.n_par, self.k, self.k)
 
     def curvature(self, par: np.ndarray, G: np.ndarray) -> np.ndarray:
+        if self.chart is not None:
+            G = self.chart.T @ G @ self.chart
         return self._same_column * G[self._row[:, None], self._row[None, :]]
+
+    def rechart(self, par: np.ndarray) -> tuple[Structure, np.ndarray] | None:
+        """The largest remaining variance first: then the factor of a singular Sigma ends in zero columns.
+
+        In another order Sigma = [[a^2, ab], [ab, b^2 + c^2]] with small a is a ridge: b^2 + c^2 is well
+        known, b is not, and steps along the circle are small.
+        """
+        k = self.k
+        if k == 1:
+            return None
+        L = self._factor(par)
+        remaining = np.cumsum(np.square(L)[:, ::-1], axis=1)[
+            :, ::-1
+        ]  # variance of row i not yet explained at j
+        if (np.tril(remaining).max(axis=0) <= PIVOT_RATIO * remaining.diagonal()).all():
+            return None
+        A, order = L @ L.T, np.arange(k)
+        rest = A.copy()
+        for j in range(k):
+            best = j + int(np.argmax(rest.diagonal()[j:]))
+            order[[j, best]] = order[[best, j]]
+            rest[[j, best]] = rest[[best, j]]
+            rest[:, [j, best]] = rest[:, [best, j]]
+            if rest[j, j] > 0:
+                rest[j + 1 :, j + 1 :] -= np.outer(rest[j + 1 :, j], rest[j, j + 1 :]) / rest[j, j]
+        if (order == np.arange(k)).all():
+            return None
+        chart = np.eye(k) if self.chart is None else self.chart
+        factor = cholesky_psd(A[np.ix_(order, order)])
+        return Unstructured(k, chart[:, order]), factor[self._row, self._col]
+
+    def alternatives(self, par: np.ndarray) -> list[np.ndarray]:
+        """Of a nearly singular Sigma: the correlations reversed, and nearly rank-one matrices of every sign
+        pattern."""
+        k = self.k
+        size = np.abs(par[self._diag])
+        if not 1 < k <= 4 or size.min() > NEARLY_SINGULAR * size.max():
+            return []
+        out = [np.where(self._row == self._col, par, -par)]
+        found = np.sqrt(np.square(self._factor(par)).sum(axis=1))
+        found = np.maximum(found, 0.1 * max(found.max(), START))
+        for rho, sd in ((0.98, found), (0.9, np.full(k, 2.0))):
+            for signs in product((1.0, -1.0), repeat=k - 1):
+                v = np.array([1.0, *signs]) * sd
+                near = cholesky_psd(rho * np.outer(v, v) + (1.0 - rho) * np.diag(sd * sd))
+                out.append(near[self._row, self._col])
+        return out
+
+    def from_standard(self, par: np.ndarray) -> np.ndarray:
+        if self.chart is None:
+            return np.array(par, float)
+        half = np.linalg.solve(self.chart, self._factor(par))
+        return cholesky_psd(half @ half.T)[self._row, self._col]
+
+    def to_standard(self, par: np.ndarray) -> np.ndarray:
+        if self.chart is None:
+            return self.canonical(par)
+        return cholesky_psd(self.sigma(par))[self._row, self._col]
 
     def canonical(self, par: np.ndarray) -> np.ndarray:
         sign = np.where(par[self._diag] < 0, -1.0, 1.0)
         return par * sign[self._col] + 0.0
 
+    def Lambda(self, par: np.ndarray) -> np.ndarray:
+        return self._factor(par) if self.chart is None else cholesky_psd(self.sigma(par))
+
     def theta(self, par: np.ndarray) -> np.ndarray:
-        return np.array(par, float)
+        return np.array(par, float) if self.chart is None else self.to_standard(par)
 
     def from_theta(self, theta: np.ndarray) -> np.ndarray:
-        return np.array(theta, float)
+        return self.from_standard(theta)
 
-    def scales(self, par: np.ndarray) -> np.ndarray:
-        return par[self._diag]
+    def theta_names(self, effects: Sequence[str]) -> list[str]:
+        return _triangle_names(effects)
 
     @property
     def scale_index(self) -> np.ndarray:
-        """Positions in ``par`` of the diagonal of Lambda."""
         return self._diag
 
 
 class Diagonal(Structure):
     """Uncorrelated effects: one standard deviation each, or one for all (homogeneous)."""
 
-    def __init__(self, k: int, homogeneous: bool) -> None:
+    def __init__(self, k: int, homogeneous: bool, scale: np.ndarray | None = None) -> None:
         self.k, self.homogeneous = k, homogeneous
-        self.n_par = 1 if homogeneous else k
-        self._J = np.ones((1, k)) if homogeneous else np.eye(k)
+        self.n_par = self.n_theta = 1 if homogeneous else k
+        self._scale = np.ones(self.n_par) if scale is None else scale
+        self._J = (np.ones((1, k)) if homogeneous else np.eye(k)) * self._scale[:, None]
 
-    def start(self) -> np.ndarray:
-        return np.full(self.n_par, START)
+    def charted(self, C: np.ndarray) -> Diagonal:
+        scale = np.sqrt(np.square(C).sum(axis=1))
+        return Diagonal(self.k, self.homogeneous, scale.mean(keepdims=True) if self.homogeneous else scale)
+
+    def start(self, sd: np.ndarray | None = None) -> np.ndarray:
+        if sd is None:
+            return np.full(self.n_par, START)
+        return np.array([sd.mean()]) if self.homogeneous else np.array(sd, float)
 
     def Lambda(self, par: np.ndarray) -> np.ndarray:
         return np.diag(par @ self._J)
@@ -166,112 +300,142 @@ class Diagonal(Structure):
         return np.diag((par @ self._J) ** 2)
 
     def jacobian(self, par: np.ndarray) -> np.ndarray:
-        return np.array([np.diag(2.0 * value * row) for value, row in zip(par, self._J, strict=True)])
+        return np.array([np.diag(2.0 * value * row * row) for value, row in zip(par, self._J, strict=True)])
 
     def curvature(self, par: np.ndarray, G: np.ndarray) -> np.ndarray:
-        return np.diag(2.0 * (self._J @ np.diag(G)))
+        return np.diag(2.0 * (np.square(self._J) @ np.diag(G)))
+
+    def from_standard(self, par: np.ndarray) -> np.ndarray:
+        return par / self._scale
+
+    def to_standard(self, par: np.ndarray) -> np.ndarray:
+        return np.abs(par) * self._scale
 
     def canonical(self, par: np.ndarray) -> np.ndarray:
         return np.abs(par)
 
     def theta(self, par: np.ndarray) -> np.ndarray:
-        return np.array(par, float)
+        return par * self._scale
 
     def from_theta(self, theta: np.ndarray) -> np.ndarray:
-        return np.array(theta, float)
+        return theta / self._scale
 
     def theta_names(self, effects: Sequence[str]) -> list[str]:
-        return list(effects[: self.n_par])
-
-    def scales(self, par: np.ndarray) -> np.ndarray:
-        return par @ self._J
+        return ["*"] if self.homogeneous else list(effects)
 
     @property
     def scale_index(self) -> np.ndarray:
-        """Positions in ``par`` of the diagonal of Lambda."""
         return np.arange(self.n_par)
 
 
 class Compound(Structure):
-    """Compound symmetry (``cs``) or first-order autoregression (``ar1``): standard deviations and one correlation.
+    """Compound symmetry (``cs``) or first-order autoregression (``ar1``).
 
-    The correlation is moved on an unbounded scale, rho = lo + (hi - lo) / (1 + exp(-x)), where (lo, hi) is the
-    interval in which Sigma is positive semi-definite: (-1/(k-1), 1) for cs, (-1, 1) for ar1.
+    par = standard deviations relative to sigma (one if homogeneous), then the correlation rho: Sigma_ij =
+    sd_i sd_j rho^t, t = 1 for i != j (cs) or |i - j| (ar1). Standard deviations are not negative and rho is
+    within the interval in which Sigma is positive semi-definite: [-1/(k-1), 1] for cs, [-1, 1] for ar1.
     """
 
     def __init__(self, k: int, kind: str, homogeneous: bool) -> None:
         self.k, self.kind, self.homogeneous = k, kind, homogeneous
         self.n_sd = 1 if homogeneous else k
         self.n_par = self.n_sd + 1
+        self.n_theta = 2 * k - 1 if homogeneous else k * (k + 1) // 2
         self._J = np.ones((1, k)) if homogeneous else np.eye(k)
-        self._lo = -1.0 if kind == "ar1" or k == 1 else -1.0 / (k - 1)
         lag = np.abs(np.subtract.outer(np.arange(k), np.arange(k)))
         self._power = lag if kind == "ar1" else (lag > 0).astype(int)
+        lower = np.append(np.zeros(self.n_sd), -1.0 if kind == "ar1" else -1.0 / (k - 1))
+        self.bounds = (lower, np.append(np.full(self.n_sd, np.inf), 1.0))
 
-    def start(self) -> np.ndarray:
-        return np.append(np.full(self.n_sd, START), self._inverse_link(0.05))
-
-    def _inverse_link(self, rho: float) -> float:
-        share = (rho - self._lo) / (1.0 - self._lo)
-        share = min(max(share, 1e-12), 1 - 1e-12)
-        return float(np.log(share / (1 - share)))
-
-    def correlation(self, par: np.ndarray) -> tuple[float, float, float]:
-        """rho and its first two derivatives in the unbounded parameter."""
-        share = 1.0 / (1.0 + np.exp(-np.clip(par[-1], -40, 40)))
-        width = 1.0 - self._lo
-        first = width * share * (1 - share)
-        return self._lo + width * share, first, first * (1 - 2 * share)
+    def start(self, sd: np.ndarray | None = None) -> np.ndarray:
+        each = (
+            np.full(self.n_sd, START) if sd is None else (sd.mean(keepdims=True) if self.homogeneous else sd)
+        )
+        return np.append(each, 0.1)
 
     def _correlations(self, rho: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Correlation matrix and its first two derivatives in rho."""
         t = self._power
-        R = np.where(t == 0, 1.0, np.power(rho, t, where=t > 0, out=np.ones(t.shape)))
-        R1 = np.where(t > 0, t * np.power(rho, np.maximum(t - 1, 0)), 0.0)
-        R2 = np.where(t > 1, t * (t - 1) * np.power(rho, np.maximum(t - 2, 0)), 0.0)
-        return R, R1, R2
+        powers = np.concatenate(
+            [[0.0, 0.0], float(rho) ** np.arange(t.max() + 1)]
+        )  # 0, 0, 1, rho, rho^2, ...
+        return powers[t + 2], t * powers[t + 1], t * (t - 1) * powers[t]
 
     def sigma(self, par: np.ndarray) -> np.ndarray:
         sd = par[:-1] @ self._J
-        return np.outer(sd, sd) * self._correlations(self.correlation(par)[0])[0]
+        return np.outer(sd, sd) * self._correlations(par[-1])[0]
+
+    def Lambda(self, par: np.ndarray) -> np.ndarray:
+        return (par[:-1] @ self._J)[:, None] * cholesky_psd(self._correlations(par[-1])[0])
 
     def jacobian(self, par: np.ndarray) -> np.ndarray:
         sd = par[:-1] @ self._J
-        rho, first, _ = self.correlation(par)
-        R, R1, _ = self._correlations(rho)
+        R, R1, _ = self._correlations(par[-1])
         rows = [(np.outer(e, sd) + np.outer(sd, e)) * R for e in self._J]
-        return np.array([*rows, np.outer(sd, sd) * R1 * first])
+        return np.array([*rows, np.outer(sd, sd) * R1])
 
     def curvature(self, par: np.ndarray, G: np.ndarray) -> np.ndarray:
         sd = par[:-1] @ self._J
-        rho, first, second = self.correlation(par)
-        R, R1, R2 = self._correlations(rho)
+        R, R1, R2 = self._correlations(par[-1])
         H = np.empty((self.n_par, self.n_par))
         H[:-1, :-1] = 2.0 * self._J @ (G * R) @ self._J.T
-        H[:-1, -1] = H[-1, :-1] = 2.0 * first * (self._J @ ((G * R1) @ sd))
-        H[-1, -1] = np.sum(G * np.outer(sd, sd) * (R2 * first**2 + R1 * second))
+        H[:-1, -1] = H[-1, :-1] = 2.0 * (self._J @ ((G * R1) @ sd))
+        H[-1, -1] = np.sum(G * np.outer(sd, sd) * R2)
         return H
 
     def canonical(self, par: np.ndarray) -> np.ndarray:
-        sd = par[:-1]
-        # a common sign is free; a single negative sd is a different correlation pattern and stays as it is
-        return np.append(np.abs(sd) if (sd <= 0).all() or self.homogeneous else sd, par[-1])
+        return np.clip(par, *self.bounds)
+
+    def theta(self, par: np.ndarray) -> np.ndarray:
+        L = self.Lambda(par)
+        if not self.homogeneous:
+            return _triangle(L)
+        if self.kind == "ar1":  # Toeplitz after the first column
+            return np.concatenate([L[:, 0], L[1:, 1]])
+        below = np.append(L.diagonal(-1), 0.0)  # constant below the diagonal
+        return np.column_stack([L.diagonal(), below]).ravel()[:-1]
+
+    def _expand(self, theta: np.ndarray) -> np.ndarray:
+        """(k, k) Lambda of the entries that lme4 keeps."""
+        k, L = self.k, np.zeros((self.k, self.k))
+        for j in range(k):
+            if not self.homogeneous:
+                start = j * k - j * (j - 1) // 2
+                L[j:, j] = theta[start : start + k - j]
+            elif self.kind == "ar1":
+                L[j:, j] = theta[:k] if j == 0 else theta[k : 2 * k - j]
+            else:
+                L[j, j] = theta[2 * j]
+                L[j + 1 :, j] = theta[2 * j + 1] if j < k - 1 else 0.0
+        return L
 
     def from_theta(self, theta: np.ndarray) -> np.ndarray:
-        L = np.zeros((self.k, self.k))
-        L[np.triu_indices(self.k)] = 0.0
-        position = 0
-        for j in range(self.k):
-            L[j:, j] = theta[position : position + self.k - j]
-            position += self.k - j
+        L = self._expand(np.asarray(theta, float))
         Sigma = L @ L.T
         sd = np.sqrt(np.diag(Sigma))
-        rho = Sigma[1, 0] / (sd[0] * sd[1]) if self.k > 1 and sd[0] * sd[1] > 0 else 0.0
-        return np.append(sd[: self.n_sd], self._inverse_link(float(rho)))
+        pairs = [(i, i + 1) for i in range(self.k - 1) if sd[i] > 0 and sd[i + 1] > 0]
+        i, j = pairs[0] if pairs else (0, 0)
+        rho = Sigma[i, j] / (sd[i] * sd[j]) if pairs else 0.0
+        par = np.append(sd[: self.n_sd], np.clip(rho, self.bounds[0][-1], 1.0))
+        if np.abs(self.sigma(par) - Sigma).max() > 1e-6 * max(1e-300, Sigma.max()):
+            raise DataError(
+                f"theta {theta!r} is not the Cholesky factor of a covariance of the form {self.kind}"
+            )
+        return par
+
+    def theta_names(self, effects: Sequence[str]) -> list[str]:
+        if not self.homogeneous:
+            return _triangle_names(effects)
+        if self.kind == "ar1":
+            first = [effects[0], *(f"{e}.{effects[0]}" for e in effects[1:])]
+            return first + [effects[1], *(f"{e}.{effects[1]}" for e in effects[2:])]
+        return [name for e in effects for name in (e, f"*.{e}")][:-1]
+
+    def par_names(self, effects: Sequence[str]) -> list[str]:
+        return [*(["*"] if self.homogeneous else effects), "rho"]
 
     @property
     def scale_index(self) -> np.ndarray:
-        """Positions in ``par`` of the standard deviations."""
         return np.arange(self.n_sd)
 
 
@@ -284,11 +448,6 @@ def structure_for(kind: str, k: int, homogeneous: bool) -> Structure:
     return Compound(k, kind, homogeneous)
 
 
-def _joined(pieces: Sequence[np.ndarray]) -> np.ndarray:
-    """One vector; empty for a model without random effects."""
-    return np.concatenate(pieces) if len(pieces) else np.zeros(0)
-
-
 class BlockCovariance:
     """The structures of all blocks of a model; ``par`` is ordered term by term as in lme4's theta."""
 
@@ -298,22 +457,64 @@ class BlockCovariance:
         ends = np.cumsum([s.n_par for s in structures])
         self._par = [slice(int(e - s.n_par), int(e)) for s, e in zip(structures, ends, strict=True)]
         self.n_par = int(ends[-1]) if len(ends) else 0
+        self.n_theta = sum(s.n_theta for s in structures)
         self.blocks = tuple(tuple(b) for b in blocks)
         sizes = [[structures[t].k for t in b] for b in self.blocks]
-        self._rows = [
-            [slice(sum(s[:i]), sum(s[: i + 1])) for i in range(len(s))] for s in sizes
-        ]
+        self.rows = [[slice(sum(s[:i]), sum(s[: i + 1])) for i in range(len(s))] for s in sizes]
         self.K = tuple(sum(s) for s in sizes)
         # position in par of every parameter of a block, in the order of the block's own derivative array
         self.index = tuple(
-            np.concatenate([np.arange(self._par[t].start, self._par[t].stop) for t in b])
-            for b in self.blocks
+            np.concatenate([np.arange(self._par[t].start, self._par[t].stop) for t in b]) for b in self.blocks
         )
         order = np.concatenate(self.index) if self.index else np.zeros(0, dtype=np.intp)
         self._inverse_order = None if (np.diff(order) == 1).all() else np.argsort(order)
 
-    def start(self) -> np.ndarray:
-        return _joined([s.start() for s in self.structures])
+    def _each(self, method: str, par: np.ndarray) -> list[np.ndarray]:
+        return [getattr(s, method)(par[at]) for s, at in zip(self.structures, self._par, strict=True)]
+
+    def start(self, sd: Sequence[np.ndarray] | None = None) -> np.ndarray:
+        """Parameters of independent effects; ``sd[b]`` (K_b,) are relative standard deviations in the
+        chart."""
+        if sd is None:
+            return _joined([s.start() for s in self.structures])
+        out = [np.zeros(0)] * len(self.structures)
+        for b, terms in enumerate(self.blocks):
+            for t, rows in zip(terms, self.rows[b], strict=True):
+                out[t] = self.structures[t].start(sd[b][rows])
+        return _joined(out)
+
+    def charted(self, charts: Sequence[np.ndarray]) -> BlockCovariance:
+        """The same structures in charts, one (K, K) block-diagonal matrix per block."""
+        out = list(self.structures)
+        for b, terms in enumerate(self.blocks):
+            for t, rows in zip(terms, self.rows[b], strict=True):
+                out[t] = out[t].charted(charts[b][rows, rows])
+        return BlockCovariance(self.blocks, out)
+
+    def rechart(self, par: np.ndarray) -> tuple[BlockCovariance, np.ndarray] | None:
+        """Better charts and the parameters in them, or None."""
+        found = self._each("rechart", par)
+        if not any(found):
+            return None
+        pairs = [f or (s, p) for f, s, p in zip(found, self.structures, self.split(par), strict=True)]
+        return BlockCovariance(self.blocks, [s for s, _ in pairs]), _joined([p for _, p in pairs])
+
+    def alternatives(self, par: np.ndarray) -> list[np.ndarray]:
+        """Other starts, one term changed at a time."""
+        out = []
+        for structure, at in zip(self.structures, self._par, strict=True):
+            for piece in structure.alternatives(par[at]):
+                out.append(par.copy())
+                out[-1][at] = piece
+        return out
+
+    @property
+    def bounds(self) -> tuple[np.ndarray, np.ndarray] | None:
+        """(n_par,) lower and upper limits, None if nothing is limited."""
+        if all(s.bounds is None for s in self.structures):
+            return None
+        free = [s.bounds or (np.full(s.n_par, -np.inf), np.full(s.n_par, np.inf)) for s in self.structures]
+        return _joined([lo for lo, _ in free]), _joined([hi for _, hi in free])
 
     def split(self, par: np.ndarray) -> list[np.ndarray]:
         """``par`` cut into one piece per term."""
@@ -327,7 +528,7 @@ class BlockCovariance:
                 out.append(self.structures[terms[0]].sigma(par[self._par[terms[0]]]))
                 continue
             Sigma = np.zeros((self.K[b], self.K[b]))
-            for t, rows in zip(terms, self._rows[b], strict=True):
+            for t, rows in zip(terms, self.rows[b], strict=True):
                 Sigma[rows, rows] = self.structures[t].sigma(par[self._par[t]])
             out.append(Sigma)
         return out
@@ -341,7 +542,7 @@ class BlockCovariance:
                 continue
             E = np.zeros((len(self.index[b]), self.K[b], self.K[b]))
             at = 0
-            for t, rows in zip(terms, self._rows[b], strict=True):
+            for t, rows in zip(terms, self.rows[b], strict=True):
                 part = self.structures[t].jacobian(par[self._par[t]])
                 E[at : at + len(part), rows, rows] = part
                 at += len(part)
@@ -359,38 +560,43 @@ class BlockCovariance:
         """(n_par, n_par) block diagonal: <G_b, d2Sigma_b>."""
         H = np.zeros((self.n_par, self.n_par))
         for b, terms in enumerate(self.blocks):
-            for t, rows in zip(terms, self._rows[b], strict=True):
+            for t, rows in zip(terms, self.rows[b], strict=True):
                 s = self._par[t]
                 H[s, s] = self.structures[t].curvature(par[s], G[b][rows, rows])
         return H
 
     def canonical(self, par: np.ndarray) -> np.ndarray:
-        return _joined(
-            [s.canonical(p) for s, p in zip(self.structures, self.split(par), strict=True)]
-        )
+        """The representative with non-negative scales."""
+        return _joined(self._each("canonical", par))
+
+    def to_standard(self, par: np.ndarray) -> np.ndarray:
+        """Canonical parameters without charts."""
+        return _joined(self._each("to_standard", par))
+
+    def from_standard(self, par: np.ndarray) -> np.ndarray:
+        """Parameters in the charts of those without."""
+        return _joined(self._each("from_standard", par))
 
     def scale_index(self) -> np.ndarray:
         """Positions in ``par`` whose zero makes the model singular."""
         return _joined(
-            [s.start + t.scale_index for s, t in zip(self._par, self.structures, strict=True)]
+            [s.start + t.scale_index for s, t in zip(self._par, self.structures, strict=True)], np.intp
         )
 
     def Lambda(self, par: np.ndarray) -> tuple[np.ndarray, ...]:
         """(k, k) lower factor per term."""
-        return tuple(s.Lambda(p) for s, p in zip(self.structures, self.split(par), strict=True))
+        return tuple(self._each("Lambda", par))
 
     def theta(self, par: np.ndarray) -> np.ndarray:
-        return _joined([s.theta(p) for s, p in zip(self.structures, self.split(par), strict=True)])
+        """(n_theta,) Cholesky entries in lme4's order."""
+        return _joined(self._each("theta", par))
 
     def from_theta(self, theta: np.ndarray) -> np.ndarray:
         """Parameters from lme4's theta, term by term."""
-        pieces, at = [], 0
-        for s in self.structures:
-            size = len(s.theta(s.start()))
-            pieces.append(s.from_theta(theta[at : at + size]))
-            at += size
-        return _joined(pieces)
+        ends = np.cumsum([s.n_theta for s in self.structures])[:-1]
+        pieces = np.split(np.asarray(theta, float), ends)
+        return _joined([s.from_theta(piece) for s, piece in zip(self.structures, pieces, strict=True)])
 
-    @property
-    def n_theta(self) -> int:
-        return sum(len(s.theta(s.start())) for s in self.structures)
+
+def _joined(pieces: Sequence[np.ndarray], dtype: type = float) -> np.ndarray:
+    return np.concatenate(pieces) if pieces else np.zeros(0, dtype=dtype)

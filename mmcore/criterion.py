@@ -7,21 +7,33 @@ import numpy as np
 from .covariance import BlockCovariance, structure_for
 from .design import Design
 from .kernels import Factor, Kernel, Likelihood, kernel_for
+from .moments import charts, start_sd
 from .products import CrossProducts, cross_products
 
 __all__ = ["Criterion", "criterion_for"]
 
+MANY_STARTS_Q = 500  # random effects up to which several Newton runs cost a few milliseconds
+
 
 class Criterion:
-    """f(par): -2 log-likelihood or REML criterion, beta and sigma profiled out (Bates et al. 2015, eqs. 34, 41)."""
+    """f(par): -2 log-likelihood or REML criterion, beta and sigma profiled out (Bates et al. 2015, eqs. 34,
+    41)."""
 
     def __init__(self, kernel: Kernel, covariance: BlockCovariance, like: Likelihood) -> None:
         self.kernel, self.covariance, self.like = kernel, covariance, like
-        self.evaluations = 0
+
+    @property
+    def exact(self) -> bool:
+        """Whether ``derivatives`` returns the Hessian; else it is the average information."""
+        return self.kernel.exact
+
+    @property
+    def bounds(self) -> tuple[np.ndarray, np.ndarray] | None:
+        """(n_par,) lower and upper limits of the parameters, None if they are free."""
+        return self.covariance.bounds
 
     def factor(self, par: np.ndarray) -> Factor:
         """The factor of V at ``par``; its ``profile.f`` is the criterion."""
-        self.evaluations += 1
         return self.kernel.at(self.covariance.sigma(par), self.like)
 
     def derivatives(self, par: np.ndarray, factor: Factor) -> tuple[np.ndarray, np.ndarray]:
@@ -35,6 +47,23 @@ class Criterion:
         G, H = factor.derivatives(E)
         g = np.concatenate([Eb.reshape(len(Eb), -1) @ Gb.ravel() for Eb, Gb in zip(E, G, strict=True)])
         return cov.in_par_order(g), cov.in_par_order(H) + cov.curvature(par, G)
+
+    def charted(self) -> tuple[Criterion, np.ndarray]:
+        """The same criterion in charts that suit the data, and parameters to start from."""
+        C = charts(self.kernel, self.covariance)
+        work = Criterion(self.kernel, self.covariance.charted(C), self.like)
+        return work, work.covariance.start(start_sd(self.kernel, C, self.like.sigma))
+
+    def rechart(self, par: np.ndarray) -> tuple[Criterion, np.ndarray] | None:
+        """The criterion in better charts and the parameters there, or None if the present ones will do."""
+        found = self.covariance.rechart(par)
+        return None if found is None else (Criterion(self.kernel, found[0], self.like), found[1])
+
+    def alternatives(self, par: np.ndarray) -> list[np.ndarray]:
+        """Other starts than the one that led to ``par``, where evaluations are cheap and another optimum is
+        possible."""
+        small = sum(b.K * b.L for b in self.kernel.A.blocks) <= MANY_STARTS_Q
+        return self.covariance.alternatives(par) if small else []
 
 
 def criterion_for(design: Design, like: Likelihood, products: CrossProducts | None = None) -> Criterion:

@@ -1,4 +1,5 @@
-"""Fitting: ``lmer`` finds theta, ``fit_at`` evaluates a model at a given theta, both end in one :class:`Fit`."""
+"""Fitting: ``lmer`` finds theta, ``fit_at`` evaluates a model at a given theta, both end in one
+:class:`Fit`."""
 
 from __future__ import annotations
 
@@ -15,7 +16,7 @@ from .criterion import Criterion, criterion_for
 from .design import Design, build
 from .errors import ConvergenceWarning, DataError, SingularWarning, UnsupportedError
 from .kernels import Factor, Likelihood
-from .optimize import Control, Optimum, Status, minimize
+from .optimize import Control, Status, minimize
 from .printing import summary_text
 from .varcorr import TermCovariance, VarCorr
 
@@ -37,7 +38,8 @@ class OptInfo:
 
 @dataclass(frozen=True)
 class Fit:
-    """A fitted linear mixed model: the point theta, and what the model is there. Immutable; refits make new ones.
+    """A fitted linear mixed model: the point theta, and what the model is there. Immutable; refits make new
+    ones.
 
     Attributes are on the scale of the data; ``theta`` and ``Lambda`` are relative to ``sigma``.
     A model without random effects is the same object with ``q = 0``.
@@ -89,12 +91,14 @@ class Fit:
 
     @cached_property
     def _condvar(self) -> tuple[np.ndarray, ...]:
-        """Per term, (L, k, k) conditional covariance of b given y, sigma^2 (Sigma^-1 + Z'WZ)^-1, beta known."""
+        """Per term, (L, k, k) conditional covariance of b given y, sigma^2 (Sigma^-1 + Z'WZ)^-1, beta
+        known."""
         blocks = [self.sigma**2 * c.transpose(2, 0, 1) for c in self.state.conditional()]
         return _by_term(self, blocks, square=True)
 
     def diag_Vinv(self) -> np.ndarray:
-        """(n,) diagonal of V^-1, V = W^-1 + Z Lambda Lambda' Z' (relative to sigma^2). Cost O(n) for one factor."""
+        """(n,) diagonal of V^-1, V = W^-1 + Z Lambda Lambda' Z' (relative to sigma^2). Cost O(n) for one
+        factor."""
         quadratic = self.state.quadratic()
         w = self.design.weights
         return 1.0 - quadratic if w is None else w * (1.0 - quadratic)
@@ -105,7 +109,9 @@ class Fit:
         rows = np.asarray(B, float).reshape(self.design.n, -1).T
         rows = rows if A.sqrt_w is None else rows * A.sqrt_w
         out = rows.copy()
-        for block, u in zip(A.blocks, self.state.solve_random([blk.products(rows) for blk in A.blocks]), strict=True):
+        for block, u in zip(
+            A.blocks, self.state.solve_random([blk.products(rows) for blk in A.blocks]), strict=True
+        ):
             for a in range(block.K):
                 out -= block.columns[a] * u[:, a][:, block.codes]
         out = out if A.sqrt_w is None else out * A.sqrt_w
@@ -215,7 +221,8 @@ class Fit:
 
     @property
     def condvar(self) -> dict[str, np.ndarray]:
-        """Conditional covariances of the random effects by term name: (levels, k, k); beta is taken as known."""
+        """Conditional covariances of the random effects by term name: (levels, k, k); beta is taken as
+        known."""
         return dict(zip(self.varcorr, self._condvar, strict=True))
 
     def coef(self) -> dict[str, pd.DataFrame]:
@@ -319,12 +326,14 @@ def fit_design(
     """Estimate theta for a design: the whole of ``lmer`` after its formula, and of every deletion refit."""
     criterion = criterion_for(design, Likelihood(reml, sigma))
     cov = criterion.covariance
-    first = cov.start() if start is None else cov.from_theta(_check_theta(start, criterion))
-    control = control or Control(decrement=1e-9 if design.n < 20_000 else 1e-6)
-    optimum, factor = minimize(criterion, first, cov.scale_index(), control)
-    par = cov.canonical(optimum.par)
-    info = OptInfo("newton", criterion.evaluations, optimum.iterations, optimum.gradient, optimum.status.value)
-    return Fit(design, reml, _readonly(par), criterion, factor, optimum.status, info)
+    work, first = criterion.charted()
+    if start is not None:
+        first = work.covariance.from_standard(cov.from_theta(_check_theta(start, criterion)))
+    tolerance = 1e-9 if design.n < 20_000 else 1e-6
+    optimum = minimize(work, first, cov.scale_index(), control or Control(), tolerance)
+    par = optimum.objective.covariance.to_standard(optimum.par)
+    info = OptInfo("newton", optimum.evaluations, optimum.iterations, optimum.gradient, optimum.status.value)
+    return Fit(design, reml, _readonly(par), criterion, optimum.factor, optimum.status, info)
 
 
 def _check_theta(theta: Sequence[float] | np.ndarray, criterion: Criterion) -> np.ndarray:
@@ -339,9 +348,13 @@ def _warn(fit: Fit) -> Fit:
     if not fit.converged:
         warnings.warn(ConvergenceWarning(fit.status.value), stacklevel=3)
     elif fit.is_singular:
-        names = [n for n, t in zip(fit.varcorr, fit.Lambda, strict=True) if np.abs(np.diag(t)).min() < SINGULAR]
+        names = [
+            n for n, t in zip(fit.varcorr, fit.Lambda, strict=True) if np.abs(np.diag(t)).min() < SINGULAR
+        ]
         warnings.warn(
-            SingularWarning(f"boundary (singular) fit: a variance of {', '.join(names)} is zero or a correlation is +-1"),
+            SingularWarning(
+                f"boundary (singular) fit: a variance of {', '.join(names)} is zero or a correlation is +-1"
+            ),
             stacklevel=3,
         )
     return fit
@@ -389,10 +402,14 @@ def lmer(
     optimum; the criterion is never worse by more than 1e-9 relative.
     """
     if residual is not None:
-        raise UnsupportedError(f"residual={residual!r}: residual structures are not available for this model yet")
+        raise UnsupportedError(
+            f"residual={residual!r}: residual structures are not available for this model yet"
+        )
     design = build(formula, data, weights=weights, offset=offset, contrasts=contrasts, na_action=na_action)
     if not design.terms:
-        raise UnsupportedError(f"{formula!r} has no random-effects term such as (1 | g); use mm.lm for a linear model")
+        raise UnsupportedError(
+            f"{formula!r} has no random-effects term such as (1 | g); use mm.lm for a linear model"
+        )
     return _warn(fit_design(design, reml=reml, start=start, sigma=sigma, control=control))
 
 
@@ -407,7 +424,8 @@ def lm(
 ) -> Fit:
     """Fit a linear model by least squares: the mixed model with q = 0.
 
-    ``sigma`` has denominator n - p and ``criterion`` is -2 log-likelihood with the ML variance, as R's lm/logLik.
+    ``sigma`` has denominator n - p and ``criterion`` is -2 log-likelihood with the ML variance, as R's
+    lm/logLik.
     """
     design = build(formula, data, weights=weights, offset=offset, contrasts=contrasts, na_action=na_action)
     if design.terms:
@@ -429,7 +447,8 @@ def fit_at(
 ) -> Fit:
     """The model at a given theta, nothing optimized: what a comparison at fixed theta and a profile stand on.
 
-    ``theta`` in lme4's order (``fit.theta``). Equals mkMerMod after evaluating lme4's deviance function at theta.
+    ``theta`` in lme4's order (``fit.theta``). Equals mkMerMod after evaluating lme4's deviance function at
+    theta.
     """
     design = build(formula, data, weights=weights, offset=offset, contrasts=contrasts, na_action=na_action)
     return fit_design_at(design, theta, reml=reml, sigma=sigma)

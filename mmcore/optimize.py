@@ -1,31 +1,41 @@
 """Newton's method on the covariance parameters, with a way off the false boundaries of the Cholesky factor.
 
 A criterion is even in the sign of a column of Lambda, so a zero diagonal entry is always stationary. It is a
-minimum only if the Hessian there is positive semi-definite; otherwise the step follows the negative curvature.
-Iterates are unconstrained; signs are made canonical at the end and a vanishing entry becomes exactly zero.
+minimum only if the Hessian there is positive semi-definite; otherwise the step follows the negative
+curvature. Where the second-order matrix is the average information, a secant correction makes up for what it
+leaves out.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from scipy.linalg.lapack import dsyevd
 
 from .errors import FitError
 
-__all__ = ["Control", "Optimum", "Status", "minimize"]
+__all__ = ["Control", "Objective", "Optimum", "Status", "minimize"]
+
+SLOW = 20  # iterations after which another start is worth its price
+SNAP = 2e-3  # a scale below this is tried at exactly zero
 
 
 class Status(Enum):
     """How the optimization ended; the value is the message for people."""
 
     CONVERGED = "converged: the Newton decrement is below its tolerance"
-    CONVERGED_BOUNDARY = "converged on the boundary: a random-effects variance is zero or a correlation is +-1 (singular fit)"
-    MAX_ITERATIONS = "not converged: the iteration limit was reached; raise control.max_iterations or give another start"
-    STALLED = "not converged: no step lowered the criterion although the gradient is not zero; try another start"
+    CONVERGED_BOUNDARY = (
+        "converged on the boundary: a random-effects variance is zero or a correlation is +-1 (singular fit)"
+    )
+    MAX_ITERATIONS = (
+        "not converged: the iteration limit was reached; raise control.max_iterations or give another start"
+    )
+    STALLED = (
+        "not converged: no step lowered the criterion although the gradient is not zero; try another start"
+    )
     NOT_OPTIMIZED = "theta was given, not estimated"
     NO_PARAMETERS = "no covariance parameter to estimate"
 
@@ -40,8 +50,10 @@ class Control:
     """How hard to try."""
 
     max_iterations: int = 100  # Newton steps per start
-    decrement: float = 1e-9  # stop when g'H^-1 g falls below this (twice the drop still to be had)
-    restarts: bool = True  # a second start after a slow or a singular run
+    decrement: float | None = (
+        None  # stop when g'H^-1 g, twice the drop to be had, is below; None: 1e-9, n large 1e-6
+    )
+    restarts: bool = True  # other starts after a slow or failed run
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,33 +66,66 @@ class Optimum:
     hessian: np.ndarray  # (n_par, n_par) there
     status: Status
     iterations: int  # derivative evaluations, all starts
+    evaluations: int  # of the criterion, all starts
+    factor: Any  # the model there
+    objective: Any  # the objective in whose coordinates ``par`` is
 
 
 class Objective(Protocol):
-    """What ``minimize`` needs of a criterion."""
+    """What ``minimize`` needs of a criterion; :class:`mmcore.criterion.Criterion` is one."""
 
-    def factor(self, par: np.ndarray):  # noqa: ANN201, D102
-        ...
+    @property
+    def exact(self) -> bool:
+        """Whether second-order matrices are Hessians."""
 
-    def derivatives(self, par: np.ndarray, factor) -> tuple[np.ndarray, np.ndarray]:  # noqa: ANN001, D102
-        ...
+    @property
+    def bounds(self) -> tuple[np.ndarray, np.ndarray] | None:
+        """Lower and upper limits of the parameters."""
+
+    def factor(self, par: np.ndarray) -> Any:
+        """The model at ``par``; its ``profile.f`` is the value to minimize."""
+
+    def derivatives(self, par: np.ndarray, factor: Any) -> tuple[np.ndarray, np.ndarray]:
+        """Gradient (n_par,) and second-order matrix (n_par, n_par)."""
+
+    def rechart(self, par: np.ndarray) -> tuple[Objective, np.ndarray] | None:
+        """The objective in better coordinates and the parameters there, or None."""
+
+    def alternatives(self, par: np.ndarray) -> list[np.ndarray]:
+        """Other starts worth trying after a run that ended at ``par``."""
 
 
 @dataclass(slots=True)
-class _Trial:
+class _Point:
     par: np.ndarray
     f: float
-    factor: object
+    factor: Any
 
 
-def _try(objective: Objective, par: np.ndarray) -> _Trial:
-    """Evaluate; a point where the model breaks down counts as infinitely bad."""
-    try:
-        factor = objective.factor(par)
-    except FitError:
-        return _Trial(par, np.inf, None)
-    f = factor.profile.f
-    return _Trial(par, f if np.isfinite(f) else np.inf, factor)
+@dataclass(slots=True)
+class _Run:
+    """One Newton run: where it is and what it knows."""
+
+    objective: Objective
+    here: _Point
+    g: np.ndarray
+    H: np.ndarray
+    status: Status = Status.MAX_ITERATIONS
+    iterations: int = 0
+    evaluations: int = 1
+    boundary: bool = False
+
+    def attempt(self, par: np.ndarray) -> _Point:
+        """Evaluate, within the limits; a point where the model breaks down counts as infinitely bad."""
+        limits = self.objective.bounds
+        par = par if limits is None else np.clip(par, *limits)
+        self.evaluations += 1
+        try:
+            factor = self.objective.factor(par)
+        except FitError:
+            return _Point(par, np.inf, None)
+        f = factor.profile.f
+        return _Point(par, f if np.isfinite(f) else np.inf, factor)
 
 
 def _newton_step(g: np.ndarray, H: np.ndarray) -> tuple[np.ndarray, float, float, np.ndarray]:
@@ -92,97 +137,185 @@ def _newton_step(g: np.ndarray, H: np.ndarray) -> tuple[np.ndarray, float, float
     return -(vectors @ (along / size)), float(along @ (along / size)), float(values[0]), vectors[:, 0]
 
 
-def _descend(objective: Objective, start: np.ndarray, control: Control) -> tuple[_Trial, np.ndarray, np.ndarray, Status, int]:
+class _Secant:
+    """What the average information lacks, learnt from gradients: symmetric rank-one updates (Dennis, Gay,
+    Welsch)."""
+
+    def __init__(self, n: int) -> None:
+        self.C = np.zeros((n, n))
+        self.last: tuple[np.ndarray, np.ndarray] | None = None
+
+    def correct(self, par: np.ndarray, g: np.ndarray, H: np.ndarray) -> np.ndarray:
+        """H plus the correction after the step that led to ``par``."""
+        if self.last is not None:
+            step, change = par - self.last[0], g - self.last[1]
+            lacking = change - H @ step
+            bent = float(step @ self.C @ step)
+            if bent:
+                self.C *= min(1.0, abs(float(step @ lacking)) / abs(bent))
+            rest = lacking - self.C @ step
+            along = float(rest @ step)
+            if abs(along) > 1e-6 * np.sqrt(float(rest @ rest) * float(step @ step)):
+                self.C += np.outer(rest, rest) / along
+        self.last = par, g
+        return H + self.C
+
+    def forget(self) -> None:
+        """Start again, after a jump or a change of coordinates."""
+        self.C[:] = 0.0
+        self.last = None
+
+
+def _free(par: np.ndarray, g: np.ndarray, bounds: tuple[np.ndarray, np.ndarray] | None) -> np.ndarray | None:
+    """Mask of the parameters that may move: not at a limit with the gradient pushing outwards. None: all."""
+    if bounds is None:
+        return None
+    held = ((par <= bounds[0]) & (g > 0)) | ((par >= bounds[1]) & (g < 0))
+    return ~held if held.any() else None
+
+
+def _descend(objective: Objective, start: np.ndarray, control: Control, tolerance: float) -> _Run:
     """Newton from one start."""
-    here = _Trial(start, np.inf, None)
     factor = objective.factor(start)  # at the start a breakdown is the user's to see
-    here = _Trial(start, factor.profile.f, factor)
+    run = _Run(objective, _Point(start, factor.profile.f, factor), np.zeros(0), np.zeros((0, 0)))
+    secant = None if objective.exact else _Secant(len(start))
+    while run.iterations < control.max_iterations:
+        better = run.objective.rechart(run.here.par)
+        if better is not None:
+            run.objective, run.here.par = better
+            if secant:
+                secant.forget()
+        run.iterations += 1
+        if _advance(run, secant, tolerance):
+            break
+    return run
+
+
+def _advance(run: _Run, secant: _Secant | None, tolerance: float) -> bool:
+    """One Newton step; True when the run is over."""
+    here = run.here
     noise = 1e-13 * (1.0 + abs(here.f))
-    g = H = np.zeros(0)
-    for iteration in range(1, control.max_iterations + 1):
-        g, H = objective.derivatives(here.par, here.factor)
-        step, decrement, least, direction = _newton_step(g, H)
-        curvature = max(np.abs(np.diag(H)).max(), 1.0)
-        saddle = least < -1e-6 * curvature
-        converged = decrement < control.decrement
-        if converged and saddle:
-            here, moved = _leave_saddle(objective, here, direction)
-            if moved:
-                continue
-        cap = max(0.2, 0.77 * float(np.abs(here.par).max()))
-        longest = float(np.abs(step).max())
-        if longest > cap:
-            step = step * (cap / longest)
-        there = _backtrack(objective, here, step, noise, 1 if converged else 30)
-        if converged:
-            return (there or here), g, H, Status.CONVERGED, iteration
-        if there is None:
-            flat = decrement < 1e-6 * (1.0 + abs(here.f))
-            return here, g, H, Status.CONVERGED if flat and not saddle else Status.STALLED, iteration
-        here = there
-    return here, g, H, Status.MAX_ITERATIONS, control.max_iterations
+    run.g, run.H = run.objective.derivatives(here.par, here.factor)
+    H = run.H if secant is None else secant.correct(here.par, run.g, run.H)
+    free = _free(here.par, run.g, run.objective.bounds)
+    step, decrement, least, direction = _restricted_step(run.g, H, free)
+    if secant is not None and secant.C.any():
+        least, direction = _restricted_step(run.g, run.H, free)[2:]
+    saddle = least < -1e-6 * max(np.abs(run.H.diagonal()).max(), 1.0)
+    converged = decrement < tolerance
+    if converged and saddle:
+        there = _leave_saddle(run, direction)
+        if there is not None:
+            run.here = there
+            if secant:
+                secant.forget()
+            return False
+    cap = max(0.2, 0.77 * float(np.abs(here.par).max()))
+    longest = float(np.abs(step).max())
+    if longest > cap:
+        step = step * (cap / longest)
+    flat = decrement < 1e-7 * (1.0 + abs(here.f))
+    there = _backtrack(run, step, noise, 1 if converged else 3 if flat else 30)
+    if converged:
+        run.here, run.status = there or here, Status.CONVERGED
+        return True
+    if there is None:
+        run.status = Status.CONVERGED if flat and not saddle else Status.STALLED
+        return True
+    run.here = there
+    return False
 
 
-def _leave_saddle(objective: Objective, here: _Trial, direction: np.ndarray) -> tuple[_Trial, bool]:
-    """A tenth along the direction of negative curvature, halved until the criterion falls."""
+def _restricted_step(
+    g: np.ndarray, H: np.ndarray, free: np.ndarray | None
+) -> tuple[np.ndarray, float, float, np.ndarray]:
+    """``_newton_step`` of the free parameters, the others staying where they are."""
+    if free is None:
+        return _newton_step(g, H)
+    step, direction = np.zeros(len(g)), np.zeros(len(g))
+    if not free.any():
+        return step, 0.0, 1.0, direction
+    step[free], decrement, least, direction[free] = _newton_step(g[free], H[np.ix_(free, free)])
+    return step, decrement, least, direction
+
+
+def _leave_saddle(run: _Run, direction: np.ndarray) -> _Point | None:
+    """A tenth along the direction of negative curvature, less if the criterion does not fall."""
+    here = run.here
     for size in (0.1, -0.1, 0.02, -0.02, 0.004):
-        there = _try(objective, here.par + size * direction)
+        there = run.attempt(here.par + size * direction)
         if there.f < here.f - 1e-12 * (1 + abs(here.f)):
-            return there, True
-    return here, False
+            return there
+    return None
 
 
-def _backtrack(objective: Objective, here: _Trial, step: np.ndarray, noise: float, tries: int) -> _Trial | None:
+def _backtrack(run: _Run, step: np.ndarray, noise: float, tries: int) -> _Point | None:
     """The first of step, 0.4 step, 0.16 step ... at which the criterion does not rise."""
     scale = 1.0
     for _ in range(tries):
-        there = _try(objective, here.par + scale * step)
-        if there.f <= here.f + noise:
+        there = run.attempt(run.here.par + scale * step)
+        if there.f <= run.here.f + noise:
             return there
         scale *= 0.4
     return None
 
 
-def _snap(objective: Objective, trial: _Trial, index: np.ndarray) -> tuple[_Trial, bool]:
+def _snap(run: _Run, index: np.ndarray) -> None:
     """Put scales that vanish at the optimum exactly on zero, if the criterion does not mind."""
-    small = index[np.abs(trial.par[index]) < 2e-3]
-    if not len(small):
-        return trial, False
-    par = trial.par.copy()
-    par[small] = 0.0
-    there = _try(objective, par)
-    if there.f <= trial.f + 1e-10 * (1.0 + abs(trial.f)):
-        return there, True
-    for one in small:  # together they were not all zero: one at a time
-        par = trial.par.copy()
-        par[one] = 0.0
-        there = _try(objective, par)
-        if there.f <= trial.f + 1e-10 * (1.0 + abs(trial.f)):
-            return there, True
-    return trial, False
+    here = run.here
+    small = index[np.abs(here.par[index]) < SNAP]
+    one_by_one = [small[i : i + 1] for i in range(len(small))] if len(small) > 1 else []
+    for zeros in [small, *one_by_one] if len(small) else []:
+        par = here.par.copy()
+        par[zeros] = 0.0
+        there = run.attempt(par)
+        if there.f <= here.f + 1e-10 * (1.0 + abs(here.f)):
+            run.here, run.boundary = there, True
+            return
 
 
-def minimize(objective: Objective, start: np.ndarray, scales: np.ndarray, control: Control) -> tuple[Optimum, object]:
-    """The best of one or two Newton runs; returns the optimum and the factor there.
+def _run(
+    objective: Objective, start: np.ndarray, scales: np.ndarray, control: Control, tolerance: float
+) -> _Run:
+    run = _descend(objective, start, control, tolerance)
+    _snap(run, scales)
+    return run
 
-    ``scales`` are the positions of parameters whose zero is a boundary. A second start is made when the first
-    run was slow or ended on the boundary: with several random effects that is where other optima hide.
+
+def _best(runs: list[_Run]) -> _Run:
+    """The first run that converged to the least value, up to rounding; a failed run only if it is lower."""
+    least = min(run.here.f for run in runs)
+    close = [run for run in runs if run.here.f <= least + 1e-9 * (1.0 + abs(least))]
+    return next((run for run in close if run.status.ok), close[0])
+
+
+def minimize(
+    objective: Objective, start: np.ndarray, scales: np.ndarray, control: Control, tolerance: float = 1e-9
+) -> Optimum:
+    """The best of one or more Newton runs.
+
+    ``scales`` are the positions of parameters whose zero is a boundary; ``tolerance`` is the decrement at
+    which to stop unless ``control`` says. Other starts are tried after a run that was slow or failed, and
+    where the objective sees a sign of a second optimum.
     """
     if not len(start):
         factor = objective.factor(start)
-        return Optimum(start, factor.profile.f, start, np.zeros((0, 0)), Status.NO_PARAMETERS, 0), factor
-    best: tuple[_Trial, bool, np.ndarray, np.ndarray, Status] | None = None
-    total = 0
-    for scale in (1.0, 0.3, 2.5):
-        trial, g, H, status, used = _descend(objective, start * scale, control)
-        trial, boundary = _snap(objective, trial, scales)
-        total += used
-        if best is None or trial.f < best[0].f - 1e-9 * (1.0 + abs(trial.f)) or (status.ok and not best[4].ok):
-            best = (trial, boundary, g, H, status)
-        suspicious = used > 15 or not status.ok or (boundary and len(start) > 2)
-        if not control.restarts or not suspicious:
-            break
-    trial, boundary, g, H, status = best
-    if boundary and status is Status.CONVERGED:
+        none = np.zeros((0, 0))
+        return Optimum(start, factor.profile.f, start, none, Status.NO_PARAMETERS, 0, 1, factor, objective)
+    tolerance = tolerance if control.decrement is None else control.decrement
+    runs = [_run(objective, start, scales, control, tolerance)]
+    if control.restarts:
+        if runs[0].iterations > SLOW or not runs[0].status.ok:
+            runs += [_run(objective, start * scale, scales, control, tolerance) for scale in (0.3, 2.5)]
+        chart = _best(runs)
+        for other in chart.objective.alternatives(chart.here.par):
+            runs.append(_run(chart.objective, other, scales, control, tolerance))
+    best = _best(runs)
+    status = best.status
+    if best.boundary and status is Status.CONVERGED:
         status = Status.CONVERGED_BOUNDARY
-    return Optimum(trial.par, trial.f, g, H, status, total), trial.factor
+    iterations, evaluations = sum(run.iterations for run in runs), sum(run.evaluations for run in runs)
+    here = best.here
+    return Optimum(
+        here.par, here.f, best.g, best.H, status, iterations, evaluations, here.factor, best.objective
+    )

@@ -1,8 +1,8 @@
 """Design -> cross-products: everything the criterion needs, formed once and independent of theta.
 
-Rows are scaled by the square roots of the prior weights. X enters through an orthonormal basis, X = Q R, and y
-through its residual on that basis, so that forming products does not square the condition number of X nor lose
-the digits a large mean of y takes. Random terms that share a grouping factor are one *block*.
+Rows are scaled by the square roots of the prior weights. X enters through an orthonormal basis, X = Q R, and
+y through its residual on that basis, so that forming products does not square the condition number of X nor
+lose the digits a large mean of y takes. Random terms that share a grouping factor are one *block*.
 """
 
 from __future__ import annotations

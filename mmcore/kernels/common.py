@@ -1,9 +1,9 @@
 """What the kernels share: the profiled criterion from a Schur complement, and sums over levels.
 
 A *kernel* holds the products of one shape of Z and gives, at a relative covariance Sigma, a *factor*: the
-logarithm of |V| and the Schur complement S = M'V^-1M of the fixed effects and the response, and from these the
-criterion, its gradient with respect to Sigma and its second-order matrix. V = I + Z Sigma Z' (rows scaled by
-sqrt of weights), P = V^-1 - V^-1 X (X'V^-1X)^-1 X'V^-1, nu = n - p (REML) or n (ML), rss = y'Py.
+logarithm of |V| and the Schur complement S = M'V^-1M of the fixed effects and the response, and from these
+the criterion, its gradient with respect to Sigma and its second-order matrix. V = I + Z Sigma Z' (rows scaled
+by sqrt of weights), P = V^-1 - V^-1 X (X'V^-1X)^-1 X'V^-1, nu = n - p (REML) or n (ML), rss = y'Py.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""The sparse block Z_1'Z_t of a crossed model, and the two ways to eliminate the leading factor from the rest.
+"""The sparse block Z_1'Z_t of a crossed model, and the two ways to eliminate the leading factor from the
+rest.
 
-C is (L1 K1) x q_t. Per evaluation two things are needed for a K1 x K1 matrix per leading level:
-    schur(K)  = sum_l C_l' K_l C_l           (q_t, q_t)
-    spread(N) = C_l N C_l' for every level   (K1, K1, L1)
-``Pairs`` writes both as one sparse matrix of products of pairs of entries, independent of theta, times a vector:
-cost = number of pairs. ``Gemm`` uses dense products: cost L1 K1 q_t^2. The cheaper one is chosen by counting.
+C is (L1 K1) x q_t. Per evaluation two things are needed for a K1 x K1 matrix per leading level: schur(K)  =
+sum_l C_l' K_l C_l           (q_t, q_t) spread(N) = C_l N C_l' for every level   (K1, K1, L1) ``Pairs`` writes
+both as one sparse matrix of products of pairs of entries, independent of theta, times a vector: cost = number
+of pairs. ``Gemm`` uses dense products: cost L1 K1 q_t^2. The cheaper one is chosen by counting.
 """
 
 from __future__ import annotations
@@ -43,10 +43,12 @@ class Coupling:
             matrix = sp.coo_matrix((entries, (row, col)), shape=(self.L, self.q)).tocsr()
             matrix.sort_indices()
             self.values[a] = matrix.data
-        self.by_effect = [
-            sp.csr_matrix((v, self.indices, self.indptr), shape=(self.L, self.q)) for v in self.values
-        ]
+        self.by_effect = [self.with_values(v) for v in self.values]
         self.by_effect_T = [c.T.tocsr() for c in self.by_effect]
+
+    def with_values(self, values: np.ndarray) -> sp.csr_matrix:
+        """(L1, q_t) sparse matrix with the pattern of C."""
+        return sp.csr_matrix((values, self.indices, self.indptr), shape=(self.L, self.q))
 
     def times(self, X: np.ndarray) -> np.ndarray:
         """C X as (r, K1, L1), for X (q_t, r)."""

@@ -8,6 +8,8 @@ dense (q_t x q_t), M1 = I + Lambda' S_zz Lambda its penalised Cholesky, and
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import scipy.sparse as sp
 from scipy.linalg.lapack import dpotrf, dpotri, dtrtrs
@@ -29,7 +31,9 @@ def _tail_gram(tail: list[Block], starts: np.ndarray) -> np.ndarray:
     """(q_t, q_t) Z_t'Z_t of the trailing factors."""
     q = int(starts[-1])
     columns = [
-        (starts[j] + block.codes * block.K + k, block.columns[k]) for j, block in enumerate(tail) for k in range(block.K)
+        (starts[j] + block.codes * block.K + k, block.columns[k])
+        for j, block in enumerate(tail)
+        for k in range(block.K)
     ]
     total = sp.csr_matrix((q, q))
     for i, (at, x) in enumerate(columns):
@@ -39,8 +43,16 @@ def _tail_gram(tail: list[Block], starts: np.ndarray) -> np.ndarray:
     return np.asarray(total.toarray())
 
 
+def level_blocks(matrix: np.ndarray, block: Block, start: int) -> np.ndarray:
+    """(L, K, K) diagonal blocks of one factor, whose rows begin at ``start``, in a square matrix."""
+    rows = start + np.arange(block.L * block.K).reshape(block.L, block.K)
+    return matrix[rows[:, :, None], rows[:, None, :]]
+
+
 class Crossed:
     """Products of a model with one leading factor and dense coupling among the rest."""
+
+    exact = False  # second-order matrices are average information
 
     def __init__(self, A: CrossProducts) -> None:
         self.A, self.lead, self.tail = A, A.blocks[0], list(A.blocks[1:])
@@ -71,6 +83,30 @@ class Crossed:
     def random_products(self) -> list[np.ndarray]:
         """(m, K, L) per block: Z_j'M of every level."""
         return [self.U[self.lead.K :], *self.split(self.tail_M)]
+
+    def level_grams(self) -> list[np.ndarray]:
+        """(K, K, L) per block: Z_j'Z_j of every level."""
+        tail = [level_blocks(self.tail_gram, b, s) for b, s in zip(self.tail, self.starts, strict=False)]
+        return [self.U[: self.lead.K], *(t.transpose(1, 2, 0) for t in tail)]
+
+    def cross_norms(self, C: Sequence[np.ndarray]) -> dict[tuple[int, int], np.ndarray]:
+        """(K_j, K_i) per pair of blocks j < i: squared Frobenius norms of (Z_j C_j)_a'(Z_i C_i)_b."""
+        out = {}
+        lead = C[0].T @ self.coupling.values
+        for i, d in enumerate(self.tail):
+            at = slice(self.starts[i], self.starts[i + 1])
+            for a, values in enumerate(lead):
+                part = self.coupling.with_values(values)[:, at]
+                charted = part @ sp.kron(sp.eye(d.L), C[i + 1]) if d.K > 1 else part * C[i + 1][0, 0]
+                squares = np.asarray(charted.power(2).sum(axis=0)).reshape(d.L, d.K).sum(axis=0)
+                out.setdefault((0, i + 1), np.zeros((len(lead), d.K)))[a] = squares
+            for h in range(i + 1, len(self.tail)):
+                e = self.tail[h]
+                block = self.tail_gram[at, self.starts[h] : self.starts[h + 1]]
+                part = np.matmul(C[i + 1].T, block.reshape(d.L, d.K, -1)).reshape(d.L * d.K, e.L, e.K)
+                squares = np.square(np.matmul(part, C[h + 1])).sum(axis=1)
+                out[i + 1, h + 1] = squares.reshape(d.L, d.K, e.K).sum(axis=0)
+        return out
 
     def split(self, rows: np.ndarray) -> list[np.ndarray]:
         """(q_t, r) -> per trailing factor (r, K, L)."""
@@ -132,9 +168,7 @@ class CrossedFactor:
 
     def _level_blocks(self, matrix: np.ndarray, j: int) -> np.ndarray:
         """(L, K, K) diagonal blocks of trailing factor j in a (q_t, q_t) matrix."""
-        block, start = self.kernel.tail[j], self.kernel.starts[j]
-        rows = start + np.arange(block.L * block.K).reshape(block.L, block.K)
-        return matrix[rows[:, :, None], rows[:, None, :]]
+        return level_blocks(matrix, self.kernel.tail[j], self.kernel.starts[j])
 
     def _tail_W(self, j: int) -> np.ndarray:
         """(K, K) sum over levels of Z'V^-1Z for trailing factor j."""
@@ -178,7 +212,9 @@ class CrossedFactor:
             directions += [(j, np.matmul(Ea, Rt[p])) for Ea in E[j]]
         return [0.5 * (g + g.T) for g in G], self._average_information(directions, R)
 
-    def _average_information(self, directions: list[tuple[int, np.ndarray]], R: list[np.ndarray]) -> np.ndarray:
+    def _average_information(
+        self, directions: list[tuple[int, np.ndarray]], R: list[np.ndarray]
+    ) -> np.ndarray:
         kernel, prof, p = self.kernel, self.profile, self.kernel.A.p
         r = len(directions)
         F = [np.zeros((r, b.K, b.L)) for b in (kernel.lead, *kernel.tail)]
@@ -222,7 +258,11 @@ class CrossedFactor:
         for a in range(lead.K):
             for b in range(lead.K):
                 out += lead.columns[a] * lead.columns[b] * NC[a, b][lead.codes]
-        tails = [(kernel.starts[j] + b.codes * b.K + k, b.columns[k]) for j, b in enumerate(kernel.tail) for k in range(b.K)]
+        tails = [
+            (kernel.starts[j] + b.codes * b.K + k, b.columns[k])
+            for j, b in enumerate(kernel.tail)
+            for k in range(b.K)
+        ]
         for at, x in tails:
             for at2, x2 in tails:
                 out += x * x2 * N[at, at2]

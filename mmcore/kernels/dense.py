@@ -7,6 +7,8 @@ For total q up to about 150; beyond that the structured kernels are faster.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from scipy.linalg.lapack import dpotrf, dtrtrs
 
@@ -30,6 +32,8 @@ def _random_columns(block: Block, n: int) -> np.ndarray:
 class Dense:
     """Products of a model with few random effects in all."""
 
+    exact = True  # second-order matrices are Hessians
+
     def __init__(self, A: CrossProducts) -> None:
         self.A = A
         self.blocks = A.blocks
@@ -47,6 +51,27 @@ class Dense:
     def random_products(self) -> list[np.ndarray]:
         """(m, K, L) per block: Z_j'M of every level."""
         return self.split(self.products[: self.q, self.q :])
+
+    def level_grams(self) -> list[np.ndarray]:
+        """(K, K, L) per block: Z_j'Z_j of every level."""
+        out = []
+        for j, b in enumerate(self.blocks):
+            s, levels = slice(self.starts[j], self.starts[j + 1]), np.arange(b.L)
+            own = self.products[s, s].reshape(b.L, b.K, b.L, b.K)
+            out.append(own[levels, :, levels, :].transpose(1, 2, 0))
+        return out
+
+    def cross_norms(self, C: Sequence[np.ndarray]) -> dict[tuple[int, int], np.ndarray]:
+        """(K_j, K_i) per pair of blocks j < i: squared Frobenius norms of (Z_j C_j)_a'(Z_i C_i)_b."""
+        out = {}
+        for j, b in enumerate(self.blocks):
+            for i in range(j + 1, len(self.blocks)):
+                d = self.blocks[i]
+                rows, columns = (slice(self.starts[h], self.starts[h + 1]) for h in (j, i))
+                part = np.matmul(C[j].T, self.products[rows, columns].reshape(b.L, b.K, -1))
+                part = np.matmul(part.reshape(b.L * b.K, d.L, d.K), C[i])
+                out[j, i] = np.square(part).sum(axis=1).reshape(b.L, b.K, d.K).sum(axis=0)
+        return out
 
     def split(self, rows: np.ndarray) -> list[np.ndarray]:
         """(q, r) -> per block (r, K, L)."""
@@ -86,7 +111,8 @@ class DenseFactor:
         return out
 
     def derivatives(self, E: list[np.ndarray]) -> tuple[list[np.ndarray], np.ndarray]:
-        """G per block and the exact second-order part: -tr(W E_a W E_b) + 2 per_rss e'E_a W E_b e - curl q_a q_b.
+        """G per block and the exact second-order part: -tr(W E_a W E_b) + 2 per_rss e'E_a W E_b e - curl q_a
+        q_b.
 
         W = Z'PZ (REML; Z'V^-1Z in the trace for ML), e = Z'V^-1(y - X beta), q_a = e'E_a e.
         """

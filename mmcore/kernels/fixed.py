@@ -1,6 +1,9 @@
-"""No random effects: V = I, so the Schur complement is the cross-product itself (an ordinary linear model)."""
+"""No random effects: V = I, so the Schur complement is the cross-product itself (an ordinary linear
+model)."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -13,6 +16,8 @@ __all__ = ["Fixed"]
 class Fixed:
     """Products of a linear model."""
 
+    exact = True
+
     def __init__(self, A: CrossProducts) -> None:
         self.A = A
 
@@ -23,6 +28,14 @@ class Fixed:
     def random_products(self) -> list[np.ndarray]:
         """No blocks."""
         return []
+
+    def level_grams(self) -> list[np.ndarray]:
+        """No blocks."""
+        return []
+
+    def cross_norms(self, C: Sequence[np.ndarray]) -> dict[tuple[int, int], np.ndarray]:
+        """No blocks."""
+        return {}
 
 
 class FixedFactor:

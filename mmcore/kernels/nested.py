@@ -9,6 +9,8 @@ Cost O(sum L_j) per evaluation: neither n nor a dense matrix enters.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from ..products import Block, CrossProducts
@@ -34,6 +36,8 @@ def _sum_children(values: np.ndarray, parent: np.ndarray, L: int) -> np.ndarray:
 class Nested:
     """Products of a chain of nested factors, innermost (most levels) first."""
 
+    exact = False  # second-order matrices are average information
+
     def __init__(self, A: CrossProducts, parents: dict[tuple[int, int], np.ndarray]) -> None:
         self.A, self.blocks, self.parents = A, A.blocks, parents
         J = len(A.blocks)
@@ -52,14 +56,24 @@ class Nested:
         """(m, K, L) per block: Z_j'M of every level."""
         return self.C
 
+    def level_grams(self) -> list[np.ndarray]:
+        """(K, K, L) per block: Z_j'Z_j of every level."""
+        return self.D
+
+    def cross_norms(self, C: Sequence[np.ndarray]) -> dict[tuple[int, int], np.ndarray]:
+        """(K_j, K_i) per pair of blocks j < i: squared Frobenius norms of (Z_j C_j)_a'(Z_i C_i)_b."""
+        out = {}
+        for (j, i), B in self.coupling.items():
+            charted = np.tensordot(C[i], np.tensordot(C[j], B, ([0], [1])), ([0], [1]))
+            out[j, i] = np.square(charted).sum(axis=2).T
+        return out
+
 
 def _mul(B: np.ndarray, C: np.ndarray) -> np.ndarray:
     """(r, s, L): B (r, k, L) times C (k, s, L), level by level."""
     if B.shape[1] == 1:
         return B * C if B.shape[0] == 1 or C.shape[1] == 1 else B[:, 0][:, None] * C[0][None]
-    return np.ascontiguousarray(
-        np.matmul(B.transpose(2, 0, 1), C.transpose(2, 0, 1)).transpose(1, 2, 0)
-    )
+    return np.ascontiguousarray(np.matmul(B.transpose(2, 0, 1), C.transpose(2, 0, 1)).transpose(1, 2, 0))
 
 
 def _t(B: np.ndarray) -> np.ndarray:
@@ -142,7 +156,9 @@ class NestedFactor:
             directions += [(j, np.matmul(Ea, Rt[p])) for Ea in E[j]]
         return [0.5 * (g + g.T) for g in G], self._average_information(directions, R)
 
-    def _average_information(self, directions: list[tuple[int, np.ndarray]], R: list[np.ndarray]) -> np.ndarray:
+    def _average_information(
+        self, directions: list[tuple[int, np.ndarray]], R: list[np.ndarray]
+    ) -> np.ndarray:
         kernel, prof, p = self.kernel, self.profile, self.kernel.A.p
         F = [np.zeros((len(directions), b.K, b.L)) for b in kernel.blocks]
         for a, (j, f) in enumerate(directions):
@@ -179,7 +195,8 @@ class NestedFactor:
         return out
 
     def _conditional_pairs(self) -> dict[tuple[int, int], np.ndarray]:
-        """Blocks N[j, i] (K_j, K_i, L_j) of (Sigma^-1 + Z'Z)^-1 between a level of j and its ancestor in i >= j."""
+        """Blocks N[j, i] (K_j, K_i, L_j) of (Sigma^-1 + Z'Z)^-1 between a level of j and its ancestor in i >=
+        j."""
         J = len(self.K)
         N: dict[tuple[int, int], np.ndarray] = {}
         for j in reversed(range(J)):

@@ -7,6 +7,8 @@ No factor of Sigma is needed, so a singular Sigma is an ordinary point.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from ..products import CrossProducts
@@ -18,6 +20,8 @@ __all__ = ["OneFactor"]
 
 class OneFactor:
     """Products of a model whose random terms share one grouping factor."""
+
+    exact = True  # second-order matrices are Hessians
 
     def __init__(self, A: CrossProducts) -> None:
         (block,) = A.blocks
@@ -34,6 +38,14 @@ class OneFactor:
     def random_products(self) -> list[np.ndarray]:
         """(m, K, L) per block: Z_j'M of every level."""
         return [self.U[self.block.K :]]
+
+    def level_grams(self) -> list[np.ndarray]:
+        """(K, K, L) per block: Z_j'Z_j of every level."""
+        return [self.U[: self.block.K]]
+
+    def cross_norms(self, C: Sequence[np.ndarray]) -> dict[tuple[int, int], np.ndarray]:
+        """No pairs of blocks."""
+        return {}
 
 
 class OneFactorFactor:
@@ -78,7 +90,8 @@ class OneFactorFactor:
         return [0.5 * (G + G.T)], 0.5 * (H + H.T)
 
     def solve_random(self, R: list[np.ndarray]) -> list[np.ndarray]:
-        """(Sigma^-1 + Z'Z)^-1 R per block, for R (r, K, L); written Sigma T^-1 R, valid for singular Sigma."""
+        """(Sigma^-1 + Z'Z)^-1 R per block, for R (r, K, L); written Sigma T^-1 R, valid for singular
+        Sigma."""
         return [np.matmul(self.Sigma, small.left(self.T_inv, R[0]))]
 
     def quadratic(self) -> np.ndarray:
