@@ -14,6 +14,7 @@ from parity.case import load_cases, select
 from parity.engine import load
 from parity.quantities import NAMES
 from parity.references import references
+from parity.report.text import r_snippet
 from parity.run import run
 from parity.verdicts import Verdict
 
@@ -114,3 +115,21 @@ def _ends(group, patience=20.0):
             return True
         time.sleep(0.2)
     return False
+
+
+@pytest.mark.parametrize(
+    ("name", "quantity"),
+    [
+        ("sleepstudy_weights_offset_reml", "cooks_distance_marginal_group"),
+        ("machines_contrasts_ml", "fixef"),
+        ("insteval_subset_reml", "ranef"),
+        ("oats_splitplot_reml", "criterion"),
+    ],
+)
+def test_the_r_code_of_a_failure_gives_the_value_of_the_reference(r_live, name, quantity):
+    report = run(_cases(name), load("mmcore"), [r_live], lanes=["at_theta"], quantities=[quantity])
+    (item,), (row,) = report.cases, report.rows
+    done = subprocess.run(
+        ["Rscript", "-e", r_snippet(item, row)], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert float(done.stdout.split('"')[1]) == pytest.approx(row.want, rel=1e-11)
