@@ -1,13 +1,17 @@
 """The loop: what breaks costs its case only, an interruption keeps what was done, nothing is no success."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from parity import check_engine
-from parity.case import Case
+from parity.case import Case, load_cases, select
 from parity.engine import EngineError
 from parity.known import KnownError
-from parity.results import Results, scalar
+from parity.quantities import DESIGN
+from parity.references import references
+from parity.results import Results, Value, scalar
 from parity.run import run
 from parity.verdicts import Verdict
 
@@ -132,3 +136,34 @@ def test_check_engine_judges_an_engine_by_the_recordings():
     report = check_engine("mmcore", cases=["dyestuff_reml"])
     assert {row.case for row in report.rows} == {"dyestuff_reml"}
     assert not [row for row in report.rows if row.quantity == "fixef" and row.outcome != "pass"]
+
+
+class _Zeros:
+    """The right labels and the right design, and zero for everything that is estimated."""
+
+    name, version = "zeros", "0"
+    capabilities = frozenset(
+        {"lm", "lmm", "weights", "offset", "contrasts", "at_theta", "optimum", "all_quantities"}
+    )
+
+    def __init__(self, reference):
+        self.reference = reference
+
+    def run(self, case, quantities, theta=None):
+        right = self.reference.run(case, quantities)
+        values = {
+            name: value if name in DESIGN else Value(value.labels, np.zeros(len(value.labels)))
+            for name, value in right.values.items()
+        }
+        return replace(right, engine="zeros", values=values)
+
+
+def test_an_engine_of_zeros_fails_every_case_and_agrees_only_where_the_reference_is_zero():
+    reference = references("recorded")[0][0]
+    cases = [case for case in select(load_cases()) if case.expect == "fit" and "large" not in case.tags]
+    report = run(cases, _Zeros(reference), [reference])
+    failing = {row.case for row in report.rows if row.outcome == "fail"}
+    assert failing == {case.name for case in cases}
+    passing = [row for row in report.rows if row.outcome == "pass" and row.quantity not in DESIGN]
+    assert len(passing) < 0.02 * len(report.rows)
+    assert all(abs(row.want) < 1e-8 for row in passing)
