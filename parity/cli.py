@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from parity.bench.commands import bench
 from parity.proof_commands import COMMANDS
 from parity.usage import Infrastructure, chosen_cases, closing, mistakes
 
@@ -150,7 +151,7 @@ def doctor() -> None:
     Console().print(_doctor_view(diagnosis))
 
 
-for _command in COMMANDS:
+for _command in (*COMMANDS, bench):
     main.add_command(_command)
 
 

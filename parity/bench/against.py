@@ -109,7 +109,16 @@ def measure(problem: Problem, sides: dict[str, Side], rows: int, rounds: int, se
     )
     rng = np.random.default_rng(seed)
     return [
-        _entry(problem, name, rows, first.get(name), times, excess.get(name, float("nan")), rng, failed.get(name, ""))
+        _entry(
+            problem,
+            name,
+            rows,
+            first.get(name),
+            times,
+            excess.get(name, float("nan")),
+            rng,
+            failed.get(name, ""),
+        )
         for name in sides
     ]
 
@@ -123,7 +132,11 @@ def _entry(
     rng: np.random.Generator, message: str,
 ) -> Entry:  # fmt: skip
     timed = name in times
-    compared = ratio(times[name], times["mmcore"], rng, 0.95) if timed and "mmcore" in times and name != "mmcore" else None
+    compared = (
+        ratio(times[name], times["mmcore"], rng, 0.95)
+        if timed and "mmcore" in times and name != "mmcore"
+        else None
+    )
     if answer is not None and not timed:
         message = f"criterion {excess:.1e} above the best: no time is shown"
     return Entry(
@@ -155,5 +168,7 @@ def markdown(entries: Sequence[Entry]) -> str:
         compared = "| " if r is None else f"{r.value:.1f} | {r.low:.1f} to {r.high:.1f}"
         aim = f"{e.aim:g}" if e.engine == "lme4" else ""
         note = e.message or f"{e.excess:.0e}"
-        lines.append(f"| {e.problem} | {e.rows:,} | {e.engine} | {ms} | {compared} | {aim} | {e.evaluations} | {note} |")
+        lines.append(
+            f"| {e.problem} | {e.rows:,} | {e.engine} | {ms} | {compared} | {aim} | {e.evaluations} | {note} |"
+        )
     return "\n".join(lines) + "\n"

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -21,14 +21,18 @@ import numpy as np
 from parity.bench.timing import Ratio, Rule, in_turns, ratio, repeats_for, slower
 
 STAGES = ("parse", "design", "products", "evaluation", "gradient", "fit", "influence", "deletion")
-PLAN: tuple[tuple[str, tuple[str, ...]], ...] = (  # what is compared: enough to see each stage at a size where it matters
+PLAN: tuple[
+    tuple[str, tuple[str, ...]], ...
+] = (  # what is compared: enough to see each stage at a size where it matters
     ("sleepstudy", STAGES),
     ("penicillin", ("design", "evaluation", "gradient", "fit", "influence", "deletion")),
     ("hsb82", ("design", "products", "evaluation", "gradient", "fit", "influence", "deletion")),
     ("insteval", ("design", "products", "evaluation", "gradient", "fit", "influence")),
 )
 
-Outcome = Literal["same", "faster", "slower", "more evaluations", "answers differ", "only in head", "in neither", "failed"]
+Outcome = Literal[
+    "same", "faster", "slower", "more evaluations", "answers differ", "only in head", "in neither", "failed"
+]
 
 
 class BenchError(RuntimeError):
@@ -74,7 +78,9 @@ class Side:
         except BrokenPipeError:
             line = ""
         if not line:
-            raise BenchError(f"{self.name}: the process ended at {problem}/{stage} (exit code {self._process.poll()})")
+            raise BenchError(
+                f"{self.name}: the process ended at {problem}/{stage} (exit code {self._process.poll()})"
+            )
         return json.loads(line)
 
     def close(self) -> None:
@@ -83,7 +89,8 @@ class Side:
         self._process.wait()
         for stream in (self._process.stdin, self._process.stdout):
             if stream is not None:
-                stream.close()
+                with suppress(BrokenPipeError):  # a process that died may leave a request unread
+                    stream.close()
 
 
 @contextmanager
@@ -109,7 +116,9 @@ def worktree(repository: Path, revision: str) -> Iterator[Path]:
             )  # fmt: skip
 
 
-def compare_stage(base: Side, head: Side, problem: str, stage: str, rounds: int, rule: Rule, seed: int = 0) -> StageChange:
+def compare_stage(
+    base: Side, head: Side, problem: str, stage: str, rounds: int, rule: Rule, seed: int = 0
+) -> StageChange:
     """Judge one stage. Answers first, then evaluations, then time."""
     first = {side.name: side.ask(problem, stage, 1) for side in (base, head)}
     told = _unusable(problem, stage, first[base.name], first[head.name])
@@ -174,7 +183,9 @@ def markdown(changes: Sequence[StageChange], base: str) -> str:
     for c in sorted(changes, key=lambda c: not c.failed):
         r = c.ratio
         numbers = (
-            f"{r.value:.3f} | {r.low:.3f} to {r.high:.3f} | {1e3 * r.b:.3f} | {1e3 * r.a:.3f}" if r else "| | | "
+            f"{r.value:.3f} | {r.low:.3f} to {r.high:.3f} | {1e3 * r.b:.3f} | {1e3 * r.a:.3f}"
+            if r
+            else "| | | "
         )
         evaluations = f"{c.evaluations[0]} -> {c.evaluations[1]}" if c.evaluations else c.message
         verdict = f"**{c.outcome}**" if c.failed else c.outcome

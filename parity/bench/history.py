@@ -68,10 +68,14 @@ def _cpu_model() -> str:
 def commit(folder: Path) -> str:
     """Short commit of a checkout, with ``+`` if it has changes; "unknown" outside one."""
     git = ["git", "-C", str(folder)]
-    head = subprocess.run([*git, "rev-parse", "--short=10", "HEAD"], capture_output=True, text=True, check=False)
+    head = subprocess.run(
+        [*git, "rev-parse", "--short=10", "HEAD"], capture_output=True, text=True, check=False
+    )
     if head.returncode:
         return "unknown"
-    dirty = subprocess.run([*git, "status", "--porcelain"], capture_output=True, text=True, check=False).stdout
+    dirty = subprocess.run(
+        [*git, "status", "--porcelain"], capture_output=True, text=True, check=False
+    ).stdout
     return head.stdout.strip() + ("+" if dirty.strip() else "")
 
 
@@ -149,11 +153,15 @@ def trend_svg(rows: Sequence[Measurement], title: str) -> str:
     figure = Figure(figsize=(5.2, 2.2), layout="constrained")
     FigureCanvasSVG(figure)
     axes = figure.add_subplot()
-    axes.plot(range(len(rows)), [1e3 * s for s in seconds], "o-", color="#2b6cb0", markersize=3.5, linewidth=1)
+    axes.plot(
+        range(len(rows)), [1e3 * s for s in seconds], "o-", color="#2b6cb0", markersize=3.5, linewidth=1
+    )
     step = find_step(seconds)
     if step is not None:
         axes.axvline(step.position - 0.5, color="#c05621", linewidth=1, linestyle="--")
-        axes.set_title(f"{title}: {step.after / step.before:.2f} x since {rows[step.position].commit}", fontsize=9)
+        axes.set_title(
+            f"{title}: {step.after / step.before:.2f} x since {rows[step.position].commit}", fontsize=9
+        )
     else:
         axes.set_title(title, fontsize=9)
     axes.set_xticks(range(len(rows)), [row.commit[:7] for row in rows], rotation=60, fontsize=6)

@@ -42,7 +42,12 @@ def ratings(rows: int, users: int, items: int, seed: int = 1) -> Callable[[], pd
         rng = np.random.default_rng(seed)
         user = _popular(rng, users, rows, 0.7)
         item = _popular(rng, items, rows, 0.9)
-        y = 3.5 + 0.4 * rng.normal(size=users)[user] + 0.6 * rng.normal(size=items)[item] + rng.normal(size=rows)
+        y = (
+            3.5
+            + 0.4 * rng.normal(size=users)[user]
+            + 0.6 * rng.normal(size=items)[item]
+            + rng.normal(size=rows)
+        )
         return pd.DataFrame({"y": y, "user": pd.Categorical(user), "item": pd.Categorical(item)})
 
     return make
@@ -87,8 +92,12 @@ _ALL = (
     Problem("penicillin", "tiny", "diameter ~ 1 + (1 | plate) + (1 | sample)", shipped("Penicillin"), 6),
     Problem("pastes", "tiny", "strength ~ 1 + (1 | batch/cask)", shipped("Pastes"), 6),
     Problem("hsb82", "small", "mAch ~ cses * sector + (cses | school)", shipped("Hsb82"), 25),
-    Problem("insteval", "medium", "y ~ service + (1 | s) + (1 | d) + (1 | dept:service)", shipped("InstEval"), 8),
-    Problem("insteval_vector", "large", "y ~ service + (service | s) + (service | d)", shipped("InstEval"), 2.5),
+    Problem(
+        "insteval", "medium", "y ~ service + (1 | s) + (1 | d) + (1 | dept:service)", shipped("InstEval"), 8
+    ),
+    Problem(
+        "insteval_vector", "large", "y ~ service + (service | s) + (service | d)", shipped("InstEval"), 2.5
+    ),
     Problem("ratings_100k", "medium", "y ~ 1 + (1 | user) + (1 | item)", ratings(100_000, 943, 1_655), 6),
     Problem("ratings_1m", "large", "y ~ 1 + (1 | user) + (1 | item)", ratings(1_000_000, 6_040, 3_699), 3.5),
     Problem("slopes_1m", "large", "y ~ x + (x | g)", grouped_slopes(1_000_000, 50_000), 40),
@@ -111,7 +120,9 @@ def scaling(kind: str) -> list[tuple[int, Problem]]:
 
 
 def _slopes(rows: int, groups: int) -> Problem:
-    return Problem(f"slopes n={rows} q={2 * groups}", "small", "y ~ x + (x | g)", grouped_slopes(rows, groups), 1)
+    return Problem(
+        f"slopes n={rows} q={2 * groups}", "small", "y ~ x + (x | g)", grouped_slopes(rows, groups), 1
+    )
 
 
 def _terms(count: int) -> Problem:

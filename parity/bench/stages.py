@@ -27,7 +27,9 @@ def _stages(mm, problem, data):
         "gradient": lambda: float(len(fn.derivatives(fit.par, fn.factor(fit.par))[0])),
         "fit": lambda: mm.lmer(problem.formula, data, reml=problem.reml).criterion,
         "influence": lambda: float(mm.hlm_influence(fit)["cooksd"].sum()),
-        "deletion": lambda: float(mm.case_delete(fit, level=fit.design.terms[-1].group).fixef.to_numpy().sum()),
+        "deletion": lambda: float(
+            mm.case_delete(fit, level=fit.design.terms[-1].group).fixef.to_numpy().sum()
+        ),
     }, fit.optinfo.evaluations
 
 
@@ -44,14 +46,16 @@ def _answer(request, cache):
     if request["stage"] not in stages:
         return {"missing": f"no stage {request['stage']}"}
     work = stages[request["stage"]]
-    start = time.perf_counter()
+    # the least disturbed repetition of the round: what the machine did besides is not this code's time
+    seconds = float("inf")
     for _ in range(request["repeats"]):
+        start = time.perf_counter()
         value = work()
-    done = time.perf_counter()
-    # a deliberate slow-down, to test that the gate sees one: time that is really spent
-    while time.perf_counter() < done + (done - start) * request.get("slowdown", 0.0):
-        pass
-    seconds = (time.perf_counter() - start) / request["repeats"]
+        done = time.perf_counter()
+        # a deliberate slow-down, to test that the gate sees one: time that is really spent
+        while time.perf_counter() < done + (done - start) * request.get("slowdown", 0.0):
+            pass
+        seconds = min(seconds, time.perf_counter() - start)
     return {"seconds": seconds, "value": value, "evaluations": evaluations}
 
 

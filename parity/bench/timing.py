@@ -1,8 +1,8 @@
 """Times of two sides taken in turns, and what can be said of their ratio.
 
-A machine's load changes from second to second. Two sides are therefore measured A B A B ..., compared by the
-ratio of their medians, and the uncertainty of that ratio is a bootstrap over rounds: a round is drawn with both
-of its times, so load that hit both sides of a round cancels.
+A machine's load changes from second to second. Two sides are therefore measured A B A B ... and compared round by
+round: the ratio is the median over rounds of the ratio within a round, so load that hits both sides of a round
+cancels, and its uncertainty is a bootstrap over rounds.
 """
 
 from collections.abc import Callable, Mapping
@@ -18,7 +18,7 @@ MOST_REPEATS = 50
 class Ratio:
     """How many times as long `a` takes as `b`."""
 
-    value: float  # ratio of medians
+    value: float  # median over rounds of the ratio within a round
     low: float  # bootstrap interval
     high: float
     a: float  # median seconds of side a
@@ -54,15 +54,18 @@ def in_turns(sides: Mapping[str, Callable[[], float]], rounds: int) -> dict[str,
     return {name: np.array(values) for name, values in times.items()}
 
 
-def ratio(a: np.ndarray, b: np.ndarray, rng: np.random.Generator, level: float = 0.99, draws: int = 4000) -> Ratio:
-    """median(a) / median(b) with a percentile bootstrap interval; a, b: (rounds,) of the same rounds."""
+def ratio(
+    a: np.ndarray, b: np.ndarray, rng: np.random.Generator, level: float = 0.99, draws: int = 4000
+) -> Ratio:
+    """The median of a / b with a percentile bootstrap interval; a, b: (rounds,) of the same rounds."""
     if a.shape != b.shape or not len(a):
         raise ValueError(f"the sides were measured in {a.shape} and {b.shape} rounds; rounds must pair up")
     pick = rng.integers(0, len(a), (draws, len(a)))
-    drawn = np.median(a[pick], axis=1) / np.median(b[pick], axis=1)
+    within = a / b
+    drawn = np.median(within[pick], axis=1)
     low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
-    medians = float(np.median(a)), float(np.median(b))
-    return Ratio(medians[0] / medians[1], float(low), float(high), *medians, len(a))
+    middle = float(np.median(within))
+    return Ratio(middle, float(low), float(high), float(np.median(a)), float(np.median(b)), len(a))
 
 
 def slower(head_over_base: Ratio, rule: Rule) -> bool:
