@@ -121,6 +121,8 @@ def _whole_model(pair: Pair) -> Row | None:
         return _refusal(pair)
     if theirs.status != "ok":
         return _row(pair, WHOLE_MODEL, _REFERENCE_FAILED[theirs.status], f"{theirs.engine}: {theirs.message}")
+    if ours.status == "unsupported" and "partial" in pair.claims:
+        return _row(pair, WHOLE_MODEL, Verdict.UNSUPPORTED, f"{ours.engine}: {ours.message}")
     if ours.status != "ok":
         return _row(pair, WHOLE_MODEL, Verdict.ENGINE_ERROR, f"{ours.engine} ({ours.status}): {ours.message}")
     return None

@@ -6,6 +6,8 @@ are imported only when asked for, so that a library that is not installed costs 
 """
 
 import importlib
+import os
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from importlib import metadata
 from types import MappingProxyType
@@ -25,6 +27,12 @@ BUILT_IN: Mapping[str, str] = MappingProxyType(
         "r_live": "parity.engines.r_live:engine",
         "recorded": "parity.engines.recorded:engine",
         "certified": "parity.engines.certified:engine",
+        "statsmodels": "parity.engines.statsmodels:engine",
+        "interlace": "parity.engines.interlace:engine",
+        "mixedlm": "parity.engines.mixedlm:engine",
+        "lme4": "parity.engines.r_others:lme4",
+        "nlme": "parity.engines.r_others:nlme",
+        "glmmTMB": "parity.engines.r_others:glmmTMB",
     }
 )
 ALIASES: Mapping[str, str] = MappingProxyType({"live": "r_live"})
@@ -41,6 +49,7 @@ CAPABILITIES: Mapping[str, str] = MappingProxyType(
         "at_theta": "evaluates a model at a given theta",
         "optimum": "finds its own optimum",
         "default": "can stop where its default settings stop (references only: plain lmer)",
+        "partial": "may answer `unsupported` for some models of the kinds it claims",
         "all_quantities": "offers every quantity of the registry (otherwise list those offered)",
     }
 )
@@ -109,6 +118,8 @@ def load(name: str) -> Engine:
     """
     name = ALIASES.get(name, name)
     target = BUILT_IN.get(name) or (name if ":" in name else _registered().get(name))
+    if target == name and os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())  # a module given by name may lie in the working folder
     if target is None:
         known = ", ".join(available())
         raise EngineError(f"no engine is named {name!r}; known: {known}; or give package.module:factory")

@@ -37,9 +37,7 @@ class Certified:
         except CertificateError as error:
             return self._without("missing", str(error))
         if found.case.id != case.id:
-            return self._without(
-                "missing", f"certificate {path.name} is for another content of the case"
-            )
+            return self._without("missing", f"certificate {path.name} is for another content of the case")
         return self._results(found, quantities)
 
     def _results(self, found: Certificate, quantities: Sequence[str]) -> Results:

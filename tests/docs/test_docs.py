@@ -36,6 +36,7 @@ def lines_of(text):
 def test_python_blocks_run_and_print_what_the_page_says(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MPLBACKEND", "Agg")
+    monkeypatch.syspath_prepend(page.parent)
     namespace = {"__name__": page.stem}
     found = blocks(page)
     for i, (kind, code) in enumerate(found):

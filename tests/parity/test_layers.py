@@ -10,8 +10,9 @@ ROOT = Path(__file__).resolve().parents[2]
 # From the left to the right. A file may import those before it, never those after it.
 PARITY = (
     "resources", "case", "results", "quantities", "engine", "verdicts", "policy", "known", "measures",
-    "compare", "run", "rvalues", "rcall", "rscript", "rworker", "exact", "certify", "engines", "record",
-    "references", "report", "check", "doctor", "usage", "proof_commands", "cli", "__main__",
+    "compare", "run", "rvalues", "rcall", "rscript", "rworker", "exact", "certify", "estimates", "isolated",
+    "engines", "record", "references", "report", "check", "doctor", "usage", "bench", "proof_commands",
+    "cli", "__main__",
 )  # fmt: skip
 REPORT = ("text", "table", "machine", "markdown", "page")
 
@@ -23,9 +24,9 @@ ONLY_IN = {
     },
     "parity": {
         "rpy2": {"rworker", "rvalues", "doctor"},
-        "pebble": {"rworker"},
+        "pebble": {"isolated", "rworker"},
         "flint": {"exact"},
-        "mmcore": {"case", "certify", "doctor", "engines", "exact", "report", "resources"},
+        "mmcore": {"case", "certify", "doctor", "engines", "estimates", "exact", "report", "resources"},
         "click": {"cli", "proof_commands", "usage"},
         "rich": {"cli", "proof_commands", "report"},
         "jinja2": {"report"},
