@@ -17,7 +17,7 @@ from mmcore.errors import FormulaError
 from mmcore.formula import Formula, parse
 from parity.case import Case, CaseError, frame
 from parity.engine import EngineUnavailable
-from parity.quantities import NAMES
+from parity.quantities import NAMES, REGISTRY
 from parity.rcall import Reply, Workers
 from parity.resources import r_dir
 from parity.results import Missing, Results, Value
@@ -45,7 +45,8 @@ class RLive:
     Parameters
     ----------
     source : "lme4" or "hlmdiag"
-        lme4's methods with first principles on its pieces, or HLMdiag's own functions on the same fit.
+        lme4's methods with first principles on its pieces, or HLMdiag's own functions on the same fit (and
+        lme4's for what HLMdiag has nothing of its own for).
     workers : Workers or None
         how R is run; None takes the best way that this machine offers.
     route : "auto", "dense" or "factor"
@@ -56,7 +57,8 @@ class RLive:
         packages = r_environment().packages
         self.name = "r_live" if source == "lme4" else source
         self.version = _version("HLMdiag" if source == "hlmdiag" else "lme4", packages)
-        offered = {"all_quantities"} if source == "lme4" else {"theta", *HLMDIAG}
+        by_lme4 = {row.name for row in REGISTRY.values() if row.r_source.startswith("quantities.R")}
+        offered = {"all_quantities"} if source == "lme4" else by_lme4 | set(HLMDIAG)
         self.capabilities = _MODELS | offered
         self._source, self._workers, self._route = source, workers, route
         self._provenance: dict[str, Any] | None = None

@@ -4,7 +4,7 @@
 #          how         "at_theta", "polished" or "default"
 #          theta       for "at_theta"
 #          quantities  names
-#          source      "lme4" (quantities.R, then first_principles.R) or "hlmdiag"
+#          source      "lme4" (quantities.R, then first_principles.R) or "hlmdiag" (hlmdiag.R, then quantities.R)
 #          workspace   "auto", "dense" or "factor": the route of first_principles.R
 
 answer <- function(request) {
@@ -65,12 +65,10 @@ evaluate_quantity <- function(name, m, workspaces, request) {
 }
 
 call_quantity <- function(name, m, workspaces, request) {
-  if (identical(request$source, "hlmdiag")) {
-    f <- hlmdiag[[paste0("hlmdiag_", name)]]
-    if (is.null(f)) missing_value("unsupported", "HLMdiag has no such quantity")
-    return(f(m))
-  }
+  by_hlmdiag <- identical(request$source, "hlmdiag")
+  if (by_hlmdiag && is.function(f <- hlmdiag[[paste0("hlmdiag_", name)]])) return(f(m))
   if (is_public(name, quantities)) return(quantities[[name]](m))
+  if (by_hlmdiag) missing_value("unsupported", "HLMdiag has no such quantity")
   if (!is_public(name, first_principles)) missing_value("unsupported", "no R function computes ", name)
   first_principles[[name]](shared_workspace(m, workspaces, request))
 }

@@ -4,10 +4,11 @@
 #
 #   V = sigma^2 (W^-1 + G),  G = Z Lambda Lambda' Z',  C = (X' V^-1 X)^-1,  P = V^-1 - V^-1 X C X' V^-1
 #
-# Two routes make the same workspace, and all measures are written once on top of it:
+# Three routes make the same workspace, and all measures are written once on top of it:
 #   dense   V, V^-1 and P as n x n matrices
 #   factor  L L' = A A' + I with A = Lambda' Z' W^1/2 (q x n); C_L = L^-1 A; C_R = R_X^-T (X'W^1/2 - R_ZX' C_L); then
 #           sigma^2 V^-1 = W^1/2 (I - C_L' C_L) W^1/2 and sigma^2 P = W^1/2 (I - C_L' C_L - C_R' C_R) W^1/2
+#   sparse  the same with A and L sparse, for large models; C_L is not formed, so nothing that needs P is there
 # A workspace has X (n x p), r, Py (n), XtVinv (p x n), C (p x p), P_diag, V_diag, G_diag, ZDZtP_diag (n), sigma2,
 # and functions P_block(A) and whiten(x).
 #
@@ -21,10 +22,10 @@
 # --- the pieces and the two routes ------------------------------------------------------------------------------
 
 .pieces <- function(m) {
-  Z <- lme4::getME(m, "Z")
+  Zt <- lme4::getME(m, "Zt")
   list(
-    X = matrix(as.double(lme4::getME(m, "X")), nrow(Z)),
-    ZLambda = as.matrix(Z %*% Matrix::t(lme4::getME(m, "Lambdat"))),
+    X = matrix(as.double(lme4::getME(m, "X")), ncol(Zt)),
+    LambdatZt = lme4::getME(m, "Lambdat") %*% Zt,
     y = lme4::getME(m, "y") - lme4::getME(m, "offset"),
     offset = lme4::getME(m, "offset"),
     weights = as.double(stats::weights(m, type = "prior")),
@@ -37,12 +38,12 @@
 .workspace <- function(m, route = "auto") {
   n <- stats::nobs(m)
   cells <- n * nrow(lme4::getME(m, "Zt"))
-  if (is.null(route) || route == "auto") route <- if (n <= .DENSE_ROWS) "dense" else "factor"
-  if (route == "factor" && cells > .FACTOR_CELLS)
-    missing_value("skipped", "dense algebra on ", n, " rows and ", cells / n, " random effects is out of reach")
+  if (is.null(route) || route == "auto")
+    route <- if (n <= .DENSE_ROWS) "dense" else if (cells <= .FACTOR_CELLS) "factor" else "sparse"
   pieces <- .pieces(m)
   w <- list2env(c(pieces, list(n = n, p = ncol(pieces$X))), parent = emptyenv())
-  list2env(if (route == "dense") .dense(pieces) else .factor(pieces), w)
+  list2env(switch(route, dense = .dense(pieces), factor = .factor(pieces), sparse = .sparse(pieces)), w)
+  if (route == "sparse") .without_P(w)
   w
 }
 
@@ -52,7 +53,7 @@
 
 .dense <- function(pieces) {
   X <- pieces$X
-  G <- tcrossprod(pieces$ZLambda)
+  G <- crossprod(as.matrix(pieces$LambdatZt))
   relative_V <- G + diag(1 / pieces$weights, nrow(X))
   upper <- chol(relative_V)
   relative_Vinv <- chol2inv(upper)
@@ -74,7 +75,7 @@
 .factor <- function(pieces) {
   X <- pieces$X
   s <- sqrt(pieces$weights)
-  A <- t(pieces$ZLambda * s)
+  A <- as.matrix(pieces$LambdatZt) * rep(s, each = nrow(pieces$LambdatZt))
   sX <- X * s
   upper <- chol(tcrossprod(A) + diag(nrow(A)))
   CL <- backsolve(upper, A, transpose = TRUE)
@@ -101,6 +102,33 @@
     },
     whiten = function(x) .whiten_by_block(x, A, s, pieces$factors) / sqrt(sigma2)
   )
+}
+
+.sparse <- function(pieces) {
+  X <- pieces$X
+  s <- sqrt(pieces$weights)
+  A <- pieces$LambdatZt %*% Matrix::Diagonal(x = s)
+  L <- Matrix::Cholesky(Matrix::tcrossprod(A), LDL = FALSE, Imult = 1)
+  # (I + A' A)^-1 x = x - A' (A A' + I)^-1 A x
+  solve_V <- function(x) as.matrix(x - Matrix::crossprod(A, Matrix::solve(L, A %*% x, system = "A")))
+  VinvX <- solve_V(X * s)
+  relative_C <- chol2inv(chol(crossprod(X * s, VinvX)))
+  beta <- drop(relative_C %*% crossprod(VinvX, s * pieces$y))
+  r <- drop(pieces$y - X %*% beta)
+  Vinvr <- s * drop(solve_V(s * r))
+  sigma2 <- .residual_variance(sum(r * Vinvr), pieces)
+  G_diag <- Matrix::colSums(A^2) / pieces$weights
+  list(
+    sigma2 = sigma2, beta = beta, r = r, C = sigma2 * relative_C, XtVinv = t(VinvX * s) / sigma2,
+    Py = Vinvr / sigma2, V_diag = sigma2 * (1 / pieces$weights + G_diag), G_diag = G_diag
+  )
+}
+
+.without_P <- function(w) {
+  for (name in c("P_diag", "ZDZtP_diag", "P_block", "whiten"))
+    makeActiveBinding(name, function() {
+      missing_value("skipped", "dense algebra on ", w$n, " rows and ", nrow(w$LambdatZt), " random effects is out of reach")
+    }, w)
 }
 
 # V is block diagonal over sets of rows that no random effect connects, and so is its Cholesky factor in data order.

@@ -205,7 +205,8 @@ def model(request, workers):
         theta = RLive(workers=workers).run(case, ["theta"]).theta
     theta = np.array(theta)
     routes = {
-        route: RLive(workers=workers, route=route).run(case, NAMES, theta) for route in ("dense", "factor")
+        route: RLive(workers=workers, route=route).run(case, NAMES, theta)
+        for route in ("dense", "factor", "sparse")
     }
     return dense_model(case, frame(case), routes)
 
@@ -376,6 +377,22 @@ def test_least_squares_residuals_come_from_a_fit_in_each_level(model):
 
 
 @pytest.mark.live
+def test_the_route_for_large_models_gives_what_it_can_and_skips_the_rest(model):
+    dense, sparse = model.routes["dense"], model.routes["sparse"]
+    there = {
+        "fitted_marginal", "resid_marginal", "resid_marginal_pearson", "resid_marginal_studentized",
+        "fitted_ls", "resid_ls", "leverage_fixef", "leverage_ranef_uc", "leverage_fixef_group",
+        "leverage_ranef_uc_group",
+    }  # fmt: skip
+    own = {name for name in NAMES if REGISTRY[name].r_source.startswith("first_principles")}
+    assert own & set(sparse.values) == there
+    assert {why.kind for why in sparse.missing.values()} == {"skipped"}
+    for name in there:
+        assert sparse.values[name].labels == dense.values[name].labels
+        assert_scaled(sparse.values[name].values, dense.values[name].values, 1e-10, name)
+
+
+@pytest.mark.live
 def test_rows_and_levels_without_which_beta_is_undetermined_are_nan(workers):
     data = small_data()
     data["own_row"] = (np.arange(len(data)) == 4).astype(float)
@@ -398,18 +415,45 @@ def test_rows_and_levels_without_which_beta_is_undetermined_are_nan(workers):
         assert any("row 5" in warning for warning in reply.warnings)
 
 
+HLMDIAG_RECORDED = next(
+    source for source in recorded_engines() if source.directory.name.startswith("hlmdiag")
+)
+
+
 @pytest.mark.live
-@pytest.mark.parametrize("name", sorted(path.name for path in recorded_engines()[0].directory.glob("*.json")))
+def test_without_hlmdiag_its_quantities_are_unsupported_and_with_it_they_agree(workers, lme4):
+    """Whichever this machine has; the recordings stand in where HLMdiag is absent."""
+    installed = workers.call("installed_version", {"package": "HLMdiag"}).value != [None]
+    case = CASES["pastes_nested_reml"]
+    ours = lme4.run(case, [*HLMDIAG, "theta"])
+    theirs = RLive("hlmdiag", workers=workers).run(case, [*HLMDIAG, "theta"], ours.theta)
+    assert theirs.theta.tolist() == ours.theta.tolist()
+    if not installed:
+        assert {theirs.missing[name].message for name in HLMDIAG} == {"HLMdiag is not installed"}
+        return
+    for name in HLMDIAG:
+        want = by_label(theirs.values[name])
+        assert set(want) == set(ours.values[name].labels), name
+        assert_scaled(
+            [by_label(ours.values[name])[label] for label in want], list(want.values()), 1e-10, name
+        )
+
+
+@pytest.mark.live
+@pytest.mark.parametrize(
+    "name", sorted(path.name.partition(".")[0] for path in HLMDIAG_RECORDED.directory.glob("*.json*"))
+)
 def test_first_principles_equal_what_hlmdiag_said(lme4, name):
     """HLMdiag's own numbers, recorded; the worst seen is 5e-12 of the largest (covtrace, crossed model)."""
-    case = CASES[name.removesuffix(".json")]
-    source = next(s for s in recorded_engines() if s.name.endswith("hlmdiag-0.5.1"))
-    recorded = source.run(case, NAMES)
-    live = lme4.run(case, list(recorded.values), theta=recorded.theta)
+    recorded = HLMDIAG_RECORDED.run(CASES[name], NAMES)
+    assert recorded.status == "ok"
+    assert set(MEASURES) <= set(recorded.values)
+    live = lme4.run(CASES[name], list(recorded.values), theta=recorded.theta)
     for quantity, value in recorded.values.items():
         want, got = by_label(value), by_label(live.values[quantity])
         assert set(got) == set(want), quantity
         defined = [label for label in want if not np.isnan(want[label])]
+        assert defined, quantity
         assert_scaled([got[k] for k in defined], [want[k] for k in defined], 1e-11, quantity)
 
 
