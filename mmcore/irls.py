@@ -10,7 +10,7 @@ from scipy.linalg.lapack import dpotrf, dpotrs
 from .errors import FitError
 from .families import Conditional, Working
 
-__all__ = ["Irls", "irls"]
+__all__ = ["Irls", "irls", "null_deviance"]
 
 MAX_ITERATIONS = 100
 HALVINGS = 30
@@ -58,13 +58,19 @@ def _first(family: Conditional, Q: np.ndarray, offset: np.ndarray) -> tuple[np.n
     )
 
 
-def irls(family: Conditional, Q: np.ndarray, offset: np.ndarray | float = 0.0) -> Irls:
+def irls(
+    family: Conditional,
+    Q: np.ndarray,
+    offset: np.ndarray | float = 0.0,
+    start: np.ndarray | None = None,
+    tolerance: float = TOLERANCE,
+) -> Irls:
     """Maximum (quasi-)likelihood coefficients of the orthonormal basis Q (p, n), by Fisher scoring with step
     halving.
 
-    Deviance never rises from one iterate to the next. Stops when the decrement s'Q(QWQ')^-1Q's is below
-    1e-14 of the deviance or no longer falls. With p = 0 the means are those of the offset. Cost O(n p^2) per
-    iteration.
+    ``start`` are coefficients (p,); by default the family's starting means are used. Deviance never rises
+    from one iterate to the next. Stops when the decrement s'Q(QWQ')^-1Q's is below ``tolerance`` of the
+    deviance or no longer falls. With p = 0 the means are those of the offset. Cost O(n p^2) per iteration.
     """
     offset = np.zeros(family.n) + offset
     if not len(Q):
@@ -72,7 +78,9 @@ def irls(family: Conditional, Q: np.ndarray, offset: np.ndarray | float = 0.0) -
         if not np.isfinite(at.D):
             raise FitError(f"the offset gives means outside the domain of {family.family.label()}")
         return Irls(np.zeros(0), at, 0, True, 0.0)
-    gamma, at = _first(family, Q, offset)
+    gamma, at = _first(family, Q, offset) if start is None else (start, family.at(offset + start @ Q))
+    if not np.isfinite(at.D):
+        gamma, at = _first(family, Q, offset)
     previous = np.inf
     for iteration in range(1, MAX_ITERATIONS + 1):
         score = Q @ at.s
@@ -80,7 +88,7 @@ def irls(family: Conditional, Q: np.ndarray, offset: np.ndarray | float = 0.0) -
         decrement = float(score @ step)
         scale = abs(at.D) + 0.1
         stuck = decrement > 0.25 * previous and decrement < 1e-9 * scale
-        if decrement <= TOLERANCE * scale or stuck:
+        if decrement <= tolerance * scale or stuck:
             return Irls(gamma, at, iteration, True, decrement)
         previous = decrement
         moved = _halve(family, Q, offset, gamma, at, step)
@@ -100,3 +108,18 @@ def _halve(family, Q, offset, gamma, at, step):
             return gamma1, at1
         size *= 0.5
     return None
+
+
+def null_deviance(family: Conditional, offset: np.ndarray | None, intercept: bool) -> float:
+    """Deviance of the model with an intercept (if there is one) and the offset only, as R's glm reports
+    it.
+    """
+    if not intercept:
+        eta = np.zeros(family.n) if offset is None else offset
+        return float(family.deviance_terms(family.at(eta)).sum())
+    if offset is None:
+        mean = np.full(family.n, np.average(family.y, weights=family.w))
+        return float(family.w @ family.family.unit_deviance(family.y, mean))
+    with np.errstate(all="ignore"):
+        found = irls(family, np.full((1, family.n), family.n**-0.5), offset)
+    return float(family.deviance_terms(found.at).sum())

@@ -133,7 +133,8 @@ class Laplace:
         """
         p, n_par = self.p, len(point.x) - self.p
         out = np.zeros((p + n_par, p + n_par))
-        out[:p, :p] = 2.0 * self.working_information(point.modes)
+        if p:
+            out[:p, :p] = 2.0 * self.working_information(point.modes)
         E = self.covariance.jacobian(point.x[p:])
         H = np.zeros((n_par, n_par))
         at = 0
@@ -175,6 +176,10 @@ class JointLaplace(Laplace):
         self.iterations += joint.modes.iterations
         h = self.family.family.of_deviance(joint.modes.at.D, self.family.w)[0]
         return Point(x, h + joint.modes.penalty + joint.modes.factor.logdet, joint.modes, joint)
+
+    def start_at(self, gamma: np.ndarray) -> None:
+        """Coefficients to start the first search from."""
+        self._gamma = gamma
 
     def _v(self) -> Blocks | None:
         return None if self._last is None else self._last.modes.v

@@ -10,7 +10,7 @@ import numpy as np
 if TYPE_CHECKING:
     from .fit import Fit
 
-__all__ = ["format_columns", "significant", "summary_text"]
+__all__ = ["correlation_table", "format_columns", "random_table", "significant", "summary_text"]
 
 
 def significant(values: Sequence[float] | np.ndarray, digits: int = 4) -> list[str]:
@@ -31,7 +31,9 @@ def significant(values: Sequence[float] | np.ndarray, digits: int = 4) -> list[s
 
 def format_columns(header: Sequence[str], columns: Sequence[Sequence[str]], left: int = 1) -> str:
     """Columns of text under a header; the first ``left`` are left-aligned."""
-    widths = [max(len(h), *(len(c) for c in col)) if col else len(h) for h, col in zip(header, columns, strict=True)]
+    widths = [
+        max(len(h), *(len(c) for c in col)) if col else len(h) for h, col in zip(header, columns, strict=True)
+    ]
 
     def line(cells: Sequence[str]) -> str:
         parts = [
@@ -43,7 +45,8 @@ def format_columns(header: Sequence[str], columns: Sequence[Sequence[str]], left
     return "\n".join([line(header), *(line(row) for row in zip(*columns, strict=True))])
 
 
-def _random_table(fit: Fit) -> str:
+def random_table(fit: Fit) -> str:
+    """Variances, standard deviations and correlations of the random effects, as lme4 prints them."""
     groups, names, variances, sds, corrs = [], [], [], [], []
     for name, term in fit.varcorr.items():
         correlation = term.correlation
@@ -53,11 +56,12 @@ def _random_table(fit: Fit) -> str:
             variances.append(term.cov[i, i])
             sds.append(term.sd[i])
             corrs.append(" ".join(f"{correlation[i, j]:5.2f}" for j in range(i)))
-    groups.append("Residual")
-    names.append("")
-    variances.append(fit.sigma**2)
-    sds.append(fit.sigma)
-    corrs.append("")
+    if fit.varcorr.sigma is not None:
+        groups.append("Residual")
+        names.append("")
+        variances.append(fit.sigma**2)
+        sds.append(fit.sigma)
+        corrs.append("")
     header = [" Groups", "Name", "Variance", "Std.Dev."]
     columns: list[list[str]] = [[f" {g}" for g in groups], names, significant(variances), significant(sds)]
     if any(corrs):
@@ -75,14 +79,17 @@ def _fixed_table(fit: Fit) -> str:
     )
 
 
-def _correlation_table(fit: Fit) -> str:
+def correlation_table(fit: Fit) -> str:
+    """Lower triangle of the correlations of the fixed effects."""
     names = list(fit.design.x_names)
     V = fit.vcov.to_numpy()
     sd = np.sqrt(np.diag(V))
     R = V / np.outer(sd, sd)
     short = [n[:6] if n != "(Intercept)" else "(Intr)" for n in names]
     columns = [[n[:12] for n in names[1:]]]
-    columns += [[f"{R[i, j]:.3f}" if i > j else "" for i in range(1, len(names))] for j in range(len(names) - 1)]
+    columns += [
+        [f"{R[i, j]:.3f}" if i > j else "" for i in range(1, len(names))] for j in range(len(names) - 1)
+    ]
     return format_columns(["", *short[:-1]], columns)
 
 
@@ -101,7 +108,9 @@ def _criterion_lines(fit: Fit) -> str:
 
 
 def summary_text(fit: Fit) -> str:
-    """The layout of lme4's summary(): criterion, scaled residuals, random effects, fixed effects, correlations."""
+    """The layout of lme4's summary(): criterion, scaled residuals, random effects, fixed effects,
+    correlations.
+    """
     kind = "Linear mixed model fit by " + ("REML" if fit.reml else "maximum likelihood")
     scaled = fit.resid("pearson", scaled=True).to_numpy()
     quantiles = np.quantile(scaled[np.isfinite(scaled)], [0, 0.25, 0.5, 0.75, 1])
@@ -111,14 +120,16 @@ def summary_text(fit: Fit) -> str:
         _criterion_lines(fit),
         "Scaled residuals:\n"
         + format_columns(["Min", "1Q", "Median", "3Q", "Max"], [[x] for x in significant(quantiles)], left=0),
-        f"Random effects:\n{_random_table(fit)}\nNumber of obs: {fit.nobs}, groups:  {groups}",
+        f"Random effects:\n{random_table(fit)}\nNumber of obs: {fit.nobs}, groups:  {groups}",
     ]
     if fit.design.p:
         parts.append(f"Fixed effects:\n{_fixed_table(fit)}")
     if fit.design.p > 1:
-        parts.append(f"Correlation of Fixed Effects:\n{_correlation_table(fit)}")
+        parts.append(f"Correlation of Fixed Effects:\n{correlation_table(fit)}")
     if fit.design.x_names_full != fit.design.x_names:
         dropped = [n for n in fit.design.x_names_full if n not in fit.design.x_names]
         parts.append(f"dropped, rank deficient: {', '.join(dropped)}")
-    parts.append(f"optimizer: {fit.optinfo.method}, {fit.optinfo.evaluations} evaluations; {fit.status.value}")
+    parts.append(
+        f"optimizer: {fit.optinfo.method}, {fit.optinfo.evaluations} evaluations; {fit.status.value}"
+    )
     return "\n\n".join(parts)

@@ -1,8 +1,8 @@
 """A quasi-Newton minimiser for objectives with an exact gradient and an approximate Hessian to start from.
 
 BFGS on (gamma, par), started and for a few steps restarted from the expected Hessian of the working linear
-model. The objective is even in the sign of a column of Lambda, so a zero variance is always stationary: a
-run that ends there looks for negative curvature before it believes it.
+model. The objective is even in the sign of a column of Lambda, so a zero variance is always stationary: a run
+that ends there looks for a lower point beside it before it is believed.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Protocol
 import numpy as np
 from scipy.linalg.lapack import dsyevd
 
+from .covariance import BlockCovariance
 from .errors import FitError
 from .laplace import Point
 from .optimize import Control, Status
@@ -20,14 +21,19 @@ from .optimize import Control, Status
 __all__ = ["Result", "hessian_by_differences", "quasi_newton"]
 
 REFRESH = 3  # steps that start from the expected Hessian instead of the updated one
-ZERO = 2e-3  # a scale below this may be zero
 DECREMENT = 1e-10  # stop when g'B^-1 g falls below this: twice the deviance still to be had
+ZERO = 2e-3  # a scale below this is tried at exactly zero
+NEAR = 0.05  # a scale below this may be held by the false boundary
+TIGHT = 1e-24  # tolerance of the modes where the last digits are wanted
+
+Box = tuple[np.ndarray | float, np.ndarray | float]  # lower and upper limits of x
 
 
 class Objective(Protocol):
     """What the minimiser needs."""
 
     p: int  # leading entries of x that are not covariance parameters
+    covariance: BlockCovariance
 
     def at(self, x: np.ndarray, tolerance: float = ...) -> Point: ...
 
@@ -48,26 +54,106 @@ class Result:
     iterations: int  # gradients taken, all starts
 
 
-def _positive(B: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Eigenvalues, made positive, and eigenvectors of a symmetric matrix."""
-    values, vectors, _ = dsyevd(B)
-    size = np.abs(values)
-    return np.maximum(size, 1e-8 * max(float(size.max()), 1e-8)), vectors
+@dataclass(frozen=True, slots=True)
+class _Run:
+    point: Point
+    gradient: np.ndarray
+    status: Status
+    iterations: int
 
 
-def _try(objective: Objective, x: np.ndarray) -> Point | None:
-    """The point, or None where the model breaks down."""
-    try:
-        point = objective.at(x)
-    except FitError:
-        return None
-    return point if np.isfinite(point.f) else None
+def quasi_newton(objective: Objective, start: np.ndarray, control: Control) -> Result:
+    """Minimise from ``start``; x is kept within the bounds of the covariance structures."""
+    box = _box(objective)
+    run = _descend(objective, start, control, box)
+    used = run.iterations
+    for _ in range(5 if control.restarts else 0):
+        lower = _beside_boundary(objective, run.point)
+        if lower is None:
+            break
+        objective.keep(lower)
+        run = _descend(objective, lower.x, control, box)
+        used += run.iterations
+    point, boundary = _snap(objective, run.point)
+    objective.keep(point)
+    final = _try(objective, point.x, TIGHT)
+    boundary = boundary or _at_bound(objective, point.x, box)
+    status = run.status
+    if boundary and status is Status.CONVERGED:
+        status = Status.CONVERGED_BOUNDARY
+    return Result(final or point, run.gradient, status, used)
+
+
+def hessian_by_differences(objective: Objective, point: Point, step: float = 0.02) -> np.ndarray:
+    """(m, m) Hessian at a point: fourth-order central differences of the exact gradient.
+
+    Steps are ``step`` standard errors of the working model; relative error about 1e-8.
+    """
+    x, m = point.x, len(point.x)
+    H = np.empty((m, m))
+    curvature = np.abs(objective.expected_hessian(point).diagonal())
+    for i in range(m):
+        h = step * min((2.0 / curvature[i]) ** 0.5 if curvature[i] > 0 else 1.0, 5.0)
+        grads = []
+        for k in (-2.0, -1.0, 1.0, 2.0):
+            moved = x.copy()
+            moved[i] += k * h
+            grads.append(objective.gradient(objective.at(moved, TIGHT)))
+        H[i] = (grads[0] - 8.0 * grads[1] + 8.0 * grads[2] - grads[3]) / (12.0 * h)
+    return 0.5 * (H + H.T)
+
+
+# --- one run ------------------------------------------------------------------------------------------------
+
+
+def _descend(objective: Objective, x: np.ndarray, control: Control, box: Box) -> _Run:
+    here = objective.at(x)
+    if not np.isfinite(here.f):
+        raise FitError("the likelihood is not finite at the start: give another start")
+    objective.keep(here)
+    noise = 1e-13 * (1.0 + abs(here.f))
+    tolerance = control.decrement or DECREMENT
+    g, B = objective.gradient(here), objective.expected_hessian(here)
+    fresh = True
+    for iteration in range(1, control.max_iterations + 1):
+        held = ((here.x <= box[0]) & (g > 0)) | ((here.x >= box[1]) & (g < 0))
+        step, decrement = _step(B, g, ~held)
+        converged = decrement < tolerance
+        there = _search(objective, here, g, _cap(objective, here.x, step), noise, box)
+        if there is None:
+            flat = decrement < 1e-6 * (1.0 + abs(here.f))
+            if flat or fresh:
+                return _Run(here, g, Status.CONVERGED if flat else Status.STALLED, iteration)
+            B, fresh = objective.expected_hessian(here), True
+            continue
+        objective.keep(there)
+        if converged:
+            return _Run(there, g, Status.CONVERGED, iteration)
+        g_new = objective.gradient(there)
+        if iteration <= REFRESH:
+            B = objective.expected_hessian(there)
+        B = _update(B, there.x - here.x, g_new - g)
+        here, g, fresh = there, g_new, False
+    return _Run(here, g, Status.MAX_ITERATIONS, control.max_iterations)
+
+
+def _step(B: np.ndarray, g: np.ndarray, free: np.ndarray) -> tuple[np.ndarray, float]:
+    """Quasi-Newton step in the free coordinates and its decrement; B is made positive definite."""
+    step = np.zeros(len(g))
+    if not free.any():
+        return step, 0.0
+    all_free = bool(free.all())
+    values, vectors, _ = dsyevd(B if all_free else B[np.ix_(free, free)])
+    values = np.abs(values)
+    values = np.maximum(values, 1e-8 * max(float(values.max()), 1e-8))
+    along = vectors.T @ (g if all_free else g[free])
+    step[free] = -(vectors @ (along / values))
+    return step, float(along @ (along / values))
 
 
 def _cap(objective: Objective, x: np.ndarray, step: np.ndarray) -> np.ndarray:
     """Shorten a step that would change a covariance parameter by more than three quarters of the largest."""
-    p = objective.p
-    par, change = x[p:], step[p:]
+    par, change = x[objective.p :], step[objective.p :]
     if not len(par):
         return step
     limit = max(0.3, 0.77 * float(np.abs(par).max()))
@@ -75,16 +161,27 @@ def _cap(objective: Objective, x: np.ndarray, step: np.ndarray) -> np.ndarray:
     return step * (limit / longest) if longest > limit else step
 
 
-def _search(objective: Objective, here: Point, g: np.ndarray, step: np.ndarray, noise: float) -> Point | None:
-    """Backtracking with a parabola through the value and slope."""
+def _try(objective: Objective, x: np.ndarray, tolerance: float | None = None) -> Point | None:
+    """The point, or None where the model breaks down."""
+    try:
+        point = objective.at(x) if tolerance is None else objective.at(x, tolerance)
+    except FitError:
+        return None
+    return point if np.isfinite(point.f) else None
+
+
+def _search(
+    objective: Objective, here: Point, g: np.ndarray, step: np.ndarray, noise: float, box: Box
+) -> Point | None:
+    """Backtracking with a parabola through value and slope; trial points are kept within the box."""
     slope, size = float(g @ step), 1.0
     for _ in range(30):
-        there = _try(objective, here.x + size * step)
-        if there is not None and there.f <= here.f + 1e-4 * size * slope + noise:
-            return there
+        there = _try(objective, np.clip(here.x + size * step, *box))
         if there is None:
             size *= 0.3
             continue
+        if there.f <= here.f + 1e-4 * size * slope + noise:
+            return there
         curve = there.f - here.f - size * slope
         size *= min(max(-0.5 * size * slope / curve, 0.1), 0.5) if curve > 0 else 0.3
     return None
@@ -94,6 +191,8 @@ def _update(B: np.ndarray, step: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Powell's damped BFGS update."""
     Bs = B @ step
     sBs, sy = float(step @ Bs), float(step @ y)
+    if sBs <= 0.0:
+        return B
     if sy < 0.2 * sBs:
         share = 0.8 * sBs / (sBs - sy)
         y = share * y + (1.0 - share) * Bs
@@ -101,101 +200,60 @@ def _update(B: np.ndarray, step: np.ndarray, y: np.ndarray) -> np.ndarray:
     return B + np.outer(y, y) / sy - np.outer(Bs, Bs) / sBs
 
 
-def _descend(objective: Objective, x: np.ndarray, control: Control) -> tuple[Point, np.ndarray, Status, int]:
-    here = objective.at(x)
-    if not np.isfinite(here.f):
-        raise FitError("the likelihood is not finite at the start: give another start")
-    objective.keep(here)
-    noise = 1e-13 * (1.0 + abs(here.f))
-    g = objective.gradient(here)
-    B = objective.expected_hessian(here)
-    fresh = True
-    for iteration in range(1, control.max_iterations + 1):
-        values, vectors = _positive(B)
-        along = vectors.T @ g
-        decrement = float(along @ (along / values))
-        step = _cap(objective, here.x, -(vectors @ (along / values)))
-        converged = decrement < (control.decrement or DECREMENT) and not (fresh and iteration == 1)
-        there = _search(objective, here, g, step, noise)
-        if there is None:
-            if not fresh and not converged and decrement > 1e-6 * (1.0 + abs(here.f)):
-                B, fresh = objective.expected_hessian(here), True
-                continue
-            flat = decrement < 1e-6 * (1.0 + abs(here.f))
-            return here, g, Status.CONVERGED if flat else Status.STALLED, iteration
-        objective.keep(there)
-        if converged:
-            return there, g, Status.CONVERGED, iteration
-        g_new = objective.gradient(there)
-        if iteration <= REFRESH:
-            B = objective.expected_hessian(there)
-        B = _update(B, there.x - here.x, g_new - g)
-        here, g, fresh = there, g_new, False
-    return here, g, Status.MAX_ITERATIONS, control.max_iterations
+# --- boundaries ---------------------------------------------------------------------------------------------
 
 
-def hessian_by_differences(
-    objective: Objective, x: np.ndarray, step: float = 1e-3, tolerance: float = 1e-24
-) -> np.ndarray:
-    """(m, m) Hessian at x from fourth-order central differences of the exact gradient; relative error about
-    1e-9.
+def _box(objective: Objective) -> Box:
+    bounds = objective.covariance.bounds
+    if bounds is None:
+        return -np.inf, np.inf
+    free = np.full(objective.p, np.inf)
+    return np.concatenate([-free, bounds[0]]), np.concatenate([free, bounds[1]])
+
+
+def _at_bound(objective: Objective, x: np.ndarray, box: Box) -> bool:
+    return bool(((x <= box[0]) | (x >= box[1]))[objective.p :].any())
+
+
+def _small_scales(objective: Objective, x: np.ndarray, limit: float) -> np.ndarray:
+    index = objective.p + objective.covariance.scale_index()
+    return index[np.abs(x[index]) < limit]
+
+
+def _beside_boundary(objective: Objective, point: Point) -> Point | None:
+    """A lower point some way off a scale that is nearly zero, or a lower one among other patterns of
+    signs.
     """
-    m = len(x)
-    H = np.empty((m, m))
-    for i in range(m):
-        h = step * max(1.0 if i < objective.p else 0.3, abs(float(x[i])))
-        grads = []
-        for k in (-2.0, -1.0, 1.0, 2.0):
-            moved = x.copy()
-            moved[i] += k * h
-            grads.append(objective.gradient(objective.at(moved, tolerance)))
-        H[i] = (grads[0] - 8.0 * grads[1] + 8.0 * grads[2] - grads[3]) / (12.0 * h)
-    return 0.5 * (H + H.T)
-
-
-def _leave_boundary(objective: Objective, point: Point, scales: np.ndarray) -> Point | None:
-    """A lower point along a direction of negative curvature, if a scale is nearly zero and there is one."""
-    small = objective.p + scales[np.abs(point.x[objective.p + scales]) < 0.05]
+    small = _small_scales(objective, point.x, NEAR)
     if not len(small):
         return None
-    for one in small:
-        for size in (0.3, 0.1, -0.1, 0.03):
-            x = point.x.copy()
-            x[one] += size
-            there = _try(objective, x)
-            if there is not None and there.f < point.f - 1e-9 * (1.0 + abs(point.f)):
-                return there
+    trials = [_shifted(point.x, one, size) for one in small for size in (0.3, 0.1, -0.1, 0.03)]
+    par = point.x[objective.p :]
+    trials += [
+        np.concatenate([point.x[: objective.p], other]) for other in objective.covariance.alternatives(par)
+    ]
+    for x in trials:
+        there = _try(objective, x)
+        if there is not None and there.f < point.f - 1e-9 * (1.0 + abs(point.f)):
+            return there
     return None
 
 
-def _snap(objective: Objective, point: Point, scales: np.ndarray) -> tuple[Point, bool]:
+def _shifted(x: np.ndarray, position: int, size: float) -> np.ndarray:
+    out = x.copy()
+    out[position] += size
+    return out
+
+
+def _snap(objective: Objective, point: Point) -> tuple[Point, bool]:
     """Put scales that vanish exactly on zero if the objective does not mind."""
-    small = objective.p + scales[np.abs(point.x[objective.p + scales]) < ZERO]
+    small = _small_scales(objective, point.x, ZERO)
     if not len(small):
         return point, False
-    for chosen in [small, *([s] for s in small)]:
+    for chosen in (small, *small.reshape(-1, 1)):
         x = point.x.copy()
         x[chosen] = 0.0
         there = _try(objective, x)
         if there is not None and there.f <= point.f + 1e-10 * (1.0 + abs(point.f)):
             return there, True
     return point, False
-
-
-def quasi_newton(objective: Objective, start: np.ndarray, scales: np.ndarray, control: Control) -> Result:
-    """Minimise from ``start``; ``scales`` are the positions among the covariance parameters whose zero is a
-    boundary.
-    """
-    point, g, status, used = _descend(objective, start, control)
-    for _ in range(5):
-        lower = _leave_boundary(objective, point, scales) if control.restarts else None
-        if lower is None:
-            break
-        objective.keep(lower)
-        point, g, status, more = _descend(objective, lower.x, control)
-        used += more
-    point, boundary = _snap(objective, point, scales)
-    objective.keep(point)
-    if boundary and status is Status.CONVERGED:
-        status = Status.CONVERGED_BOUNDARY
-    return Result(point, g, status, used)

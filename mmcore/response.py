@@ -23,8 +23,8 @@ def _of_proportions(family: Family) -> bool:
 def reader(family: Family) -> Callable[[Column, str], np.ndarray]:
     """How a design reads the response column of this family: y (n,) as numbers.
 
-    Binomial: a factor is failure at its first level and success at the others; cbind(successes, failures) is the
-    proportion of successes (0 where there are no trials), see :func:`with_trials`.
+    Binomial: a factor is failure at its first level and success at the others; cbind(successes, failures) is
+    the proportion of successes (0 where there are no trials), see :func:`with_trials`.
     """
     if not _of_proportions(family):
         return as_numbers
@@ -43,7 +43,9 @@ def reader(family: Family) -> Callable[[Column, str], np.ndarray]:
 
 def _counts(column: Matrix, label: str) -> np.ndarray:
     if column.values.shape[1] != 2:
-        raise DataError(f"{label} must be cbind(successes, failures), but it has {column.values.shape[1]} columns")
+        raise DataError(
+            f"{label} must be cbind(successes, failures), but it has {column.values.shape[1]} columns"
+        )
     if (column.values < 0).any():
         row = int(np.argmax((column.values < 0).any(axis=1)))
         raise DataError(f"{label} has negative counts, first in row {row + 1} of those used")
@@ -70,8 +72,8 @@ def _trials(design: Design) -> np.ndarray | None:
 def bind_design(design: Design, family: Family, quiet: bool = False) -> Conditional:
     """The family at the response of a design.
 
-    Raises DataError for a response outside the family's domain. Warns, unless ``quiet``, when counts are not whole
-    numbers: the estimates are those of the estimating equations, the likelihood does not exist.
+    Raises DataError for a response outside the family's domain. Warns, unless ``quiet``, when counts are not
+    whole numbers: the estimates are those of the estimating equations, the likelihood does not exist.
     """
     label = str(next(iter(design.source.variables)))
     family.check(design.y, label)
@@ -88,8 +90,9 @@ def _warn_not_counts(family: Family, design: Design, weights: np.ndarray, label:
     what = "numbers of successes (weight times proportion)" if _of_proportions(family) else "counts"
     first = int(np.argmax(broken))
     warnings.warn(
-        f"the response {label} holds {what} that are not whole in {int(broken.sum())} of {design.n} rows, first in "
-        f"row {design.index[first]!r} ({design.y[first]:g}): estimates are still those of the score equations",
+        f"the response {label} holds {what} that are not whole in {int(broken.sum())} of {design.n} rows, "
+        f"first in row {design.index[first]!r} ({design.y[first]:g}): estimates are still those of the score "
+        "equations",
         MixedModelWarning,
         stacklevel=4,
     )
