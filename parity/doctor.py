@@ -171,7 +171,7 @@ def _version(text: str | None) -> tuple[int, ...]:
 
 
 def _install_r() -> str:
-    if _in_checkout():
+    if _in_checkout() and not _sudo():
         return "make setup"
     if shutil.which("apt-get"):
         return f"{_sudo()}apt-get install r-base-core r-base-dev r-cran-lme4 r-cran-mlmrev r-cran-jsonlite"

@@ -57,6 +57,7 @@ def test_a_complete_machine_can_do_everything(machine):
 @pytest.fixture
 def in_a_checkout(monkeypatch):
     monkeypatch.setattr(doctor, "_in_checkout", lambda: True)
+    monkeypatch.setattr(doctor, "_sudo", lambda: "")
 
 
 def test_without_r_recorded_references_remain_and_the_command_is_told(machine, in_a_checkout):
@@ -73,6 +74,9 @@ def test_outside_a_checkout_the_command_is_the_system_s(machine, monkeypatch):
         doctor.shutil, "which", lambda name: f"/usr/bin/{name}" if name == "apt-get" else None
     )
     assert "apt-get install r-base-core" in fact(machine(r_version=None), "R").mend
+    monkeypatch.setattr(doctor, "_in_checkout", lambda: True)
+    monkeypatch.setattr(doctor, "_sudo", lambda: "sudo ")
+    assert fact(machine(r_version=None), "R").mend.startswith("sudo apt-get install")
     monkeypatch.setattr(doctor.shutil, "which", lambda name: None)
     assert "install.packages" in fact(machine(r_version=None), "R").mend
 
