@@ -2,6 +2,9 @@
 
 from .datasets import dataset_names, load_dataset
 from .diagnostics import (
+    CaseDeletion,
+    LmeInfluence,
+    case_delete,
     cooks_distance,
     covratio,
     covtrace,
@@ -9,6 +12,7 @@ from .diagnostics import (
     hlm_augment,
     hlm_influence,
     hlm_resid,
+    influence,
     leverage,
     ls_residuals,
     mdffits,
@@ -16,6 +20,8 @@ from .diagnostics import (
     resid_conditional,
     resid_marginal,
     rstudent,
+    rvc,
+    varcomp,
 )
 from .errors import (
     ConvergenceWarning,
@@ -36,6 +42,7 @@ from .varcorr import VarCorr
 __version__ = "0.1.0"
 
 __all__ = [
+    "CaseDeletion",
     "Control",
     "ConvergenceWarning",
     "DataError",
@@ -43,6 +50,7 @@ __all__ = [
     "Fit",
     "FitError",
     "FormulaError",
+    "LmeInfluence",
     "MixedModelError",
     "MixedModelWarning",
     "OptInfo",
@@ -51,6 +59,7 @@ __all__ = [
     "Status",
     "UnsupportedError",
     "VarCorr",
+    "case_delete",
     "cooks_distance",
     "covratio",
     "covtrace",
@@ -62,6 +71,7 @@ __all__ = [
     "hlm_augment",
     "hlm_influence",
     "hlm_resid",
+    "influence",
     "leverage",
     "lm",
     "lmer",
@@ -72,4 +82,6 @@ __all__ = [
     "resid_conditional",
     "resid_marginal",
     "rstudent",
+    "rvc",
+    "varcomp",
 ]

@@ -10,14 +10,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ..errors import MixedModelWarning, UnsupportedError
+from ..errors import MixedModelWarning
 from ..fit import Fit
+from .deletion import CaseDeletion, case_delete
 from .influence import one_step
 from .leverage import checked_types, row_leverage
 from .marginal import Marginal, marginal
 from .residuals import check_standardize, ls_name, ls_values, resid_marginal, row_fits
 from .separate import separate_fits
 from .units import Units, check_level, level_codes, pad, units
+from .varcomp import component_names
 
 __all__ = ["hlm_augment", "hlm_influence", "hlm_resid"]
 
@@ -52,7 +54,7 @@ def hlm_influence(
     """
     types, u = checked_types(leverage), units(fit, level, delete)
     ws = marginal(fit)
-    measures = _measures(ws, u) if approx else _refit_measures(fit, u)
+    measures = _measures(ws, u) if approx else _refit_measures(case_delete(fit, level, delete=delete))
     if delete is not None:
         return pd.DataFrame(measures, index=u.labels)
     lev = _leverage_columns(ws, u, types)
@@ -68,8 +70,11 @@ def _measures(ws: Marginal, u: Units) -> dict[str, np.ndarray]:
     return {name: getattr(step, name) for name in MEASURES}
 
 
-def _refit_measures(fit: Fit, u: Units) -> dict[str, np.ndarray]:
-    raise UnsupportedError("refits are not available yet")
+def _refit_measures(deletion: CaseDeletion) -> dict[str, np.ndarray]:
+    names = ("cooks_distance", "mdffits", "covtrace", "covratio")
+    values = {m: np.atleast_1d(getattr(deletion, f)())[:] for m, f in zip(MEASURES, names, strict=True)}
+    rvc = np.atleast_2d(deletion.rvc())
+    return values | {f"rvc.{c}": rvc[:, i] for i, c in enumerate(component_names(deletion.fit))}
 
 
 def _leverage_columns(ws: Marginal, u: Units, types: tuple[str, ...]) -> dict[str, np.ndarray]:

@@ -13,9 +13,10 @@ import numpy as np
 
 from ..errors import UnsupportedError
 from ..fit import Fit
+from ..kernels import Factor, Kernel
 from ..products import CrossProducts
 
-__all__ = ["Marginal", "marginal", "need_fixed"]
+__all__ = ["Marginal", "marginal", "need_fixed", "whitened_rows"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,21 +62,23 @@ class Marginal:
 
 
 def marginal(fit: Fit) -> Marginal:
-    """The workspace of a fit. Cost O(n (p + k)) for one factor or a nested chain, O(nnz(C) q) for crossed
-    ones.
-    """
+    """The workspace of a fit. Cost O(n (p + k)) for one factor or a nested chain, O(nnz(C) q) for crossed."""
     kernel, state = fit.criterion_fn.kernel, fit.state
-    A, prof = kernel.A, state.profile
+    p, R = kernel.A.p, kernel.A.R
+    white, v = whitened_rows(kernel, state)
+    half = np.linalg.solve(R, state.profile.LS_inv[:p, :p].T) if p else np.zeros((0, 0))
+    return Marginal(fit, white, v, np.einsum("in,in->n", white[:p], white[:p]), half)
+
+
+def whitened_rows(kernel: Kernel, state: Factor) -> tuple[np.ndarray, np.ndarray]:
+    """(p + 1, n) LS^-1 [Q, r]'V^-1 and (n,) the diagonal of V^-1, at any point theta."""
+    A = kernel.A
     VM = A.M.copy()
     for block, u in zip(A.blocks, state.solve_random(kernel.random_products()), strict=True):
         for k, column in enumerate(block.columns):
             for i in range(A.m):
                 VM[i] -= column * u[i, k][block.codes]
-    white = prof.LS_inv @ VM
-    p = A.p
-    half = np.linalg.solve(A.R, prof.LS_inv[:p, :p].T) if p else np.zeros((0, 0))
-    v = 1.0 - state.quadratic()
-    return Marginal(fit, white, v, np.einsum("in,in->n", white[:p], white[:p]), half)
+    return state.profile.LS_inv @ VM, 1.0 - state.quadratic()
 
 
 def need_fixed(ws: Marginal) -> None:
