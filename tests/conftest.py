@@ -43,7 +43,7 @@ def pytest_testnodedown(node) -> None:
     _counted[NOT_RUN] = max(_counted[NOT_RUN], said)
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+def pytest_terminal_summary(terminalreporter) -> None:
     """Say how many live tests were not run, and what mends it."""
     if _counted[NOT_RUN]:
         terminalreporter.write_line(
