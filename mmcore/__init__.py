@@ -32,10 +32,15 @@ from .errors import (
     MixedModelError,
     MixedModelWarning,
     RankWarning,
+    SeparationWarning,
     SingularWarning,
     UnsupportedError,
 )
-from .fit import Fit, OptInfo, fit_at, fit_design, fit_design_at, lm, lmer
+from .families import Family, family_named
+from .fit import Fit, OptInfo, fit_design, fit_design_at, lmer
+from .glm import fit_at, glm, glmer
+from .glmfit import GeneralizedFit, fit_generalized, fit_generalized_at
+from .linear import LinearFit, fit_linear, lm
 from .optimize import Control, Status
 from .varcorr import VarCorr
 
@@ -47,14 +52,18 @@ __all__ = [
     "ConvergenceWarning",
     "DataError",
     "DesignError",
+    "Family",
     "Fit",
     "FitError",
     "FormulaError",
+    "GeneralizedFit",
+    "LinearFit",
     "LmeInfluence",
     "MixedModelError",
     "MixedModelWarning",
     "OptInfo",
     "RankWarning",
+    "SeparationWarning",
     "SingularWarning",
     "Status",
     "UnsupportedError",
@@ -64,9 +73,15 @@ __all__ = [
     "covratio",
     "covtrace",
     "dataset_names",
+    "family_named",
     "fit_at",
     "fit_design",
     "fit_design_at",
+    "fit_generalized",
+    "fit_generalized_at",
+    "fit_linear",
+    "glm",
+    "glmer",
     "hatvalues",
     "hlm_augment",
     "hlm_influence",

@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 
 from .printing import correlation_table, format_columns, random_table, significant
 
 if TYPE_CHECKING:
     from .glmfit import GeneralizedFit
 
-__all__ = ["format_p", "glm_summary"]
+__all__ = ["coefficient_text", "format_p", "glm_summary", "quantile_text"]
 
 _METHODS = {
     0: "Laplace approximation, fixed effects at the joint mode (nagq = 0)",
@@ -26,8 +27,8 @@ def format_p(p: float) -> str:
     return "<2e-16" if p < 2e-16 else f"{p:.3g}"
 
 
-def _coefficient_table(fit: GeneralizedFit) -> str:
-    table = fit.coefficients()
+def coefficient_text(table: pd.DataFrame) -> str:
+    """A table of estimates, standard errors, test statistics and p-values."""
     columns = [
         list(table.index),
         significant(table.iloc[:, 0]),
@@ -38,7 +39,8 @@ def _coefficient_table(fit: GeneralizedFit) -> str:
     return format_columns(["", *table.columns], columns)
 
 
-def _quantiles(values: np.ndarray) -> str:
+def quantile_text(values: np.ndarray) -> str:
+    """Minimum, quartiles and maximum of residuals."""
     found = np.quantile(values[np.isfinite(values)], [0, 0.25, 0.5, 0.75, 1])
     return format_columns(["Min", "1Q", "Median", "3Q", "Max"], [[x] for x in significant(found)], left=0)
 
@@ -58,10 +60,10 @@ def _fixed(fit: GeneralizedFit) -> str:
     aic = f"AIC: undefined, {fit.likelihood_note}" if fit.likelihood_note else f"AIC: {fit.aic:.2f}"
     parts = [
         f"Generalized linear model, family {fit.family.label()}\nFormula: {fit.formula}",
-        f"Deviance residuals:\n{_quantiles(fit.resid('deviance').to_numpy())}",
+        f"Deviance residuals:\n{quantile_text(fit.resid('deviance').to_numpy())}",
     ]
     if fit.design.p:
-        parts.append(f"Coefficients:\n{_coefficient_table(fit)}")
+        parts.append(f"Coefficients:\n{coefficient_text(fit.coefficients())}")
     parts += [
         note,
         f"{deviances}\n{aic}",
@@ -84,11 +86,11 @@ def _mixed(fit: GeneralizedFit) -> str:
         f"Generalized linear mixed model fit by maximum likelihood ({method})\n"
         f"Family: {fit.family.label()}\nFormula: {fit.formula}",
         criteria,
-        f"Scaled residuals:\n{_quantiles(fit.resid('pearson', scaled=True).to_numpy())}",
+        f"Scaled residuals:\n{quantile_text(fit.resid('pearson', scaled=True).to_numpy())}",
         f"Random effects:\n{random_table(fit)}\nNumber of obs: {fit.nobs}, groups:  {groups}",
     ]
     if fit.design.p:
-        parts.append(f"Fixed effects (covariance: {fit.vcov_type}):\n{_coefficient_table(fit)}")
+        parts.append(f"Fixed effects (covariance: {fit.vcov_type}):\n{coefficient_text(fit.coefficients())}")
     if fit.design.p > 1:
         parts.append(f"Correlation of Fixed Effects:\n{correlation_table(fit)}")
     parts.append(

@@ -200,7 +200,7 @@ class Inverse(Link):
 
 
 class Sqrt(Link):
-    """eta = sqrt(mu)."""
+    """eta = sqrt(mu); a negative eta is allowed, as in lme4, and means eta^2 too."""
 
     name = "sqrt"
 
@@ -214,7 +214,7 @@ class Sqrt(Link):
         return 2.0 * eta, np.full_like(eta, 2.0)
 
     def valid(self, eta: np.ndarray) -> bool:
-        return bool((eta > 0).all())
+        return bool((eta != 0).all())
 
 
 class InverseSquare(Link):
