@@ -4,6 +4,7 @@ columns.
 An adapter fits `y ~ 0 + x0 + x1 + ... ` with random terms given as columns, and so compares the program's
 arithmetic and optimiser; how it reads formulas is not compared."""
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from mmcore.design import Design, RandomTerm, build
+from mmcore.errors import RankWarning
 from parity.case import Case, frame
 from parity.results import Missing, Value, scalar
 
@@ -46,9 +48,15 @@ QUANTITIES = frozenset(
 
 def design_of(case: Case) -> Design:
     """The design of a case, by mmcore's reading of the formula."""
-    return build(
-        case.formula, frame(case), weights=case.weights, offset=case.offset, contrasts=case.contrasts or None
-    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RankWarning)  # which columns are left shows in the names
+        return build(
+            case.formula,
+            frame(case),
+            weights=case.weights,
+            offset=case.offset,
+            contrasts=case.contrasts or None,
+        )
 
 
 def columns_of(design: Design) -> dict[str, np.ndarray]:

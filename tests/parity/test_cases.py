@@ -12,7 +12,7 @@ from parity.case import Case, CaseError, canonical, frame, load_case, load_cases
 SHIPPED = load_cases()
 DATA_SETS = {
     "sleepstudy", "Dyestuff", "Dyestuff2", "Penicillin", "Pastes", "Machines", "cake", "Oats", "Orthodont",
-    "Rail", "Hsb82", "Exam", "ScotsSec", "InstEval",
+    "Rail", "Hsb82", "Exam", "ScotsSec", "InstEval", "Pixel", "Gcsemv",
 }  # fmt: skip
 
 

@@ -87,7 +87,9 @@ def test_certificate_is_proved_again(name):
     assert certify.differences(certify.certificate_path(certified_dir(), name), made) == ()
 
 
-@pytest.mark.parametrize("name", [name for name in STORED if "sleepstudy" in name or "oats" in name])
+@pytest.mark.parametrize(
+    "name", [name for name in STORED if name[:4] in ("slee", "oats") and "poly" not in name]
+)
 def test_stored_theta_is_the_only_stationary_point_about(name):
     """From the file's own decimals: Krawczyk about the stored theta, Hessian positive definite."""
     found, design = STORED[name], _design(name)
