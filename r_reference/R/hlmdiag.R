@@ -9,7 +9,7 @@
   if (!requireNamespace("HLMdiag", quietly = TRUE)) missing_value("unsupported", "HLMdiag is not installed")
   if (any(stats::weights(m, type = "prior") != 1)) missing_value("unsupported", "HLMdiag ignores prior weights")
   if (any(lme4::getME(m, "offset") != 0)) missing_value("unsupported", "HLMdiag ignores offsets")
-  if (stats::nobs(m) > 2000) missing_value("skipped", "HLMdiag holds several n x n matrices")
+  if (stats::nobs(m) > 1500) missing_value("skipped", "HLMdiag holds several n x n matrices")
 }
 
 .require_nested <- function(m) {
