@@ -21,7 +21,7 @@ from .criterion import Criterion
 from .design import Design
 from .errors import MixedModelWarning, UnsupportedError
 from .families import Family, NegativeBinomial
-from .fit import Fit, OptInfo, fit_design_at
+from .fit import Fit, OptInfo, fit_design, fit_design_at
 from .glmprinting import glm_summary
 from .glmsolve import Solution, solve, solve_at
 from .irls import null_deviance
@@ -118,6 +118,8 @@ class GeneralizedFit(Fit):
         with np.errstate(all="ignore"):
             z = at.eta + np.where(at.W > 0, at.s / at.W, 0.0)
             design = replace(self.design, y=z, weights=at.W)
+            if not self.is_mixed:
+                return fit_design(design, reml=False, sigma=self.sigma)
             return fit_design_at(design, self.theta.to_numpy(), reml=False, sigma=self.sigma)
 
     @property

@@ -124,9 +124,10 @@ def _closing(fit: LinearFit) -> str:
         from scipy.stats import f
 
         value, up, down = fit.fstatistic
+        p = format_p(float(f.sf(value, up, down)))
         text += (
             f"\nMultiple R-squared: {fit.r_squared:.4g}, Adjusted R-squared: {fit.adj_r_squared:.4g}"
-            f"\nF-statistic: {value:.4g} on {up} and {down} DF, p-value: {format_p(float(f.sf(value, up, down)))}"
+            f"\nF-statistic: {value:.4g} on {up} and {down} DF, p-value: {p}"
         )
     return text
 

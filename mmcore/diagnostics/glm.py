@@ -1,0 +1,194 @@
+"""Deletion diagnostics of generalised models: R's measures of a glm, and exact refits with or without random
+effects.
+
+R measures what deletion of a row does to a glm by the formulas of least squares at the final weights, with
+deviance residuals in the place of residuals (`lm.influence`), except for Cook's distance and the standardised
+Pearson residuals. With Pearson residuals the change of the coefficients is one Newton step from the full fit
+(Pregibon 1981); it is offered beside R's.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+
+from ..errors import MixedModelError, MixedModelWarning, UnsupportedError
+from ..families import NegativeBinomial
+from ..fit import Fit
+from ..glmfit import GeneralizedFit, fit_generalized
+from ..optimize import Control
+from .refit import Refits
+from .units import by_row
+
+__all__ = ["GlmRows", "glm_covratio", "glm_dfbeta", "glm_dfbetas", "glm_dffits", "glm_rows", "glm_rstudent",
+           "is_glm", "refit_generalized", "rstandard"]  # fmt: skip
+
+ONE = 1.0 - 10.0 * np.finfo(float).eps  # R: a leverage above this is one
+
+
+def is_glm(fit: Fit) -> bool:
+    """Whether a fit is a generalised linear model without random effects."""
+    return isinstance(fit, GeneralizedFit) and not fit.is_mixed
+
+
+@dataclass(frozen=True, slots=True)
+class GlmRows:
+    """What R's influence measures of a glm are made of; rows of prior weight zero have leverage zero."""
+
+    fit: GeneralizedFit
+    half: np.ndarray  # (p, n) B with B' B the hat matrix: (X'WX)^-1/2 X'W^1/2
+    root: np.ndarray  # (p, p) beta = root times coefficients of the rows of ``half``
+    hat: np.ndarray  # (n,) leverage
+    pearson: np.ndarray  # (n,)
+    deviance: np.ndarray  # (n,) deviance residuals
+    sigma: np.ndarray  # (n,) residual standard deviation without the row, from deviance residuals
+
+
+def glm_rows(fit: GeneralizedFit) -> GlmRows:
+    """The workspace of a fit. Cost O(n p^2)."""
+    s = fit.solution
+    QW = s.Q * np.sqrt(s.at.W)
+    L = np.linalg.cholesky(QW @ QW.T) if len(QW) else np.zeros((0, 0))
+    half = np.linalg.solve(L, QW) if len(QW) else QW
+    root = np.linalg.solve(s.R, np.linalg.inv(L).T) if len(QW) else L
+    hat = np.square(half).sum(axis=0)
+    hat = np.where(hat > ONE, 1.0, hat)
+    deviance = fit.resid("deviance").to_numpy()
+    with np.errstate(invalid="ignore", divide="ignore"):
+        left = (deviance**2).sum() - np.where(hat < 1.0, deviance**2 / (1.0 - hat), 0.0)
+        sigma = np.sqrt(np.maximum(left, 0.0) / (fit.df_resid - 1))
+    return GlmRows(fit, half, root, hat, fit.resid("pearson").to_numpy(), deviance, sigma)
+
+
+def _divide(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    with np.errstate(invalid="ignore", divide="ignore"):
+        out = a / b
+    return np.where(np.isfinite(out), out, np.nan)
+
+
+def rstandard(fit: Fit, type: str = "deviance") -> pd.Series:
+    """Standardised residuals by row: residual / sqrt(phi (1 - h)), internally studentised.
+
+    ``type`` is ``"deviance"`` or ``"pearson"``; for ``lm`` and mixed models both are the Pearson residual.
+    R's rstandard for glm and lm. NaN where the leverage is one.
+    """
+    if type not in ("deviance", "pearson"):
+        raise UnsupportedError(f"rstandard(type={type!r}) is not 'deviance' or 'pearson'")
+    from .leverage import hatvalues
+
+    h = hatvalues(fit).to_numpy()
+    values = fit.resid(type, scaled=True).to_numpy()
+    return by_row(fit, _divide(values, np.sqrt(np.maximum(1.0 - h, 0.0))), "rstandard")
+
+
+def glm_rstudent(fit: GeneralizedFit) -> pd.Series:
+    """R's rstudent of a glm: sign(d) sqrt(d^2 + h r^2 / (1 - h)), d deviance and r Pearson residual
+    (Williams 1987).
+
+    Divided by the sigma of the other rows, except for binomial and Poisson families.
+    """
+    rows = glm_rows(fit)
+    inside = rows.deviance**2 + _divide(rows.hat * rows.pearson**2, 1.0 - rows.hat)
+    values = np.sign(rows.deviance) * np.sqrt(inside)
+    if fit.family.name not in ("binomial", "poisson"):
+        values = _divide(values, rows.sigma)
+    return by_row(fit, values, "rstudent")
+
+
+def glm_dfbeta(fit: GeneralizedFit, residuals: str = "deviance") -> pd.DataFrame:
+    """Full minus deleted coefficients by row, one step: (X'WX)^-1 x_i sqrt(W_i) r_i / (1 - h_i).
+
+    ``residuals="deviance"`` is R's dfbeta; ``"pearson"`` is one Newton step from the full fit (Pregibon
+    1981), which is nearer to a refit. NaN where the leverage is one.
+    """
+    rows = glm_rows(fit)
+    r = _residuals(rows, residuals)
+    values = (rows.root @ (rows.half * _divide(r, 1.0 - rows.hat))).T
+    return pd.DataFrame(values, index=fit.design.index, columns=list(fit.design.x_names))
+
+
+def glm_dfbetas(fit: GeneralizedFit, residuals: str = "deviance") -> pd.DataFrame:
+    """:func:`glm_dfbeta` divided by sigma_(i) sqrt((X'WX)^-1_kk). R's dfbetas."""
+    rows = glm_rows(fit)
+    delta = glm_dfbeta(fit, residuals)
+    return delta / np.outer(rows.sigma, np.sqrt(np.square(rows.root).sum(axis=1)))
+
+
+def glm_dffits(fit: GeneralizedFit, residuals: str = "deviance") -> pd.Series:
+    """r_i sqrt(h_i) / (sigma_(i) (1 - h_i)). R's dffits of a glm."""
+    rows = glm_rows(fit)
+    r = _residuals(rows, residuals)
+    return by_row(fit, _divide(r * np.sqrt(rows.hat), rows.sigma * (1.0 - rows.hat)), "dffits")
+
+
+def glm_covratio(fit: GeneralizedFit) -> pd.Series:
+    """R's covratio of a glm: 1 / ((1 - h) ((n - p - 1 + e^2) / (n - p))^p), e the externally studentised
+    deviance residual; sigma is estimated anew, unlike :func:`mmcore.covratio`.
+    """
+    rows, p = glm_rows(fit), fit.design.p
+    free = 1.0 - rows.hat
+    e = _divide(rows.deviance, rows.sigma * np.sqrt(free))
+    nu = fit.df_resid
+    return by_row(fit, _divide(np.ones_like(e), free * ((nu - 1 + e**2) / nu) ** p), "covratio")
+
+
+def _residuals(rows: GlmRows, kind: str) -> np.ndarray:
+    if kind not in ("deviance", "pearson"):
+        raise UnsupportedError(f"residuals={kind!r} is not 'deviance' (R's measures) or 'pearson' (one step)")
+    return rows.deviance if kind == "deviance" else rows.pearson
+
+
+# --- exact refits -----------------------------------------------------------------------------------------
+
+
+def refit_generalized(fit: GeneralizedFit, gone: np.ndarray) -> Refits:
+    """The model without the rows ``gone``, everything estimated anew from the full fit's estimates.
+
+    Levels without rows are dropped, as refitting in R does. ``cov`` is ``vcov`` of the refit relative to its
+    dispersion. A refit that fails, or is not defined (one level left, a constant response), is NaN.
+    """
+    keep = np.setdiff1d(np.arange(fit.design.n), gone)
+    p, k = fit.design.p, len(fit.par)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", MixedModelWarning)
+        try:
+            other = _refitted(fit, keep)
+        except MixedModelError:
+            return _one(
+                np.full(k, np.nan), np.nan, np.full(p, np.nan), np.full((p, p), np.nan), np.nan, False, True
+            )
+        names = list(fit.design.x_names)
+        beta = other.fixef.reindex(names).to_numpy()
+        cov = (other.vcov / other.dispersion).reindex(index=names, columns=names).to_numpy()
+        determined = other.design.p == p
+        return _one(np.array(other.par), other.criterion, beta, cov, other.sigma, other.converged, determined)
+
+
+def _one(par, f, beta, cov, sigma, converged, determined) -> Refits:
+    return Refits(
+        par[None], np.array([f]), beta[None], cov[None], np.array([sigma]),
+        np.array([converged]), np.array([determined]), np.zeros(1),
+    )  # fmt: skip
+
+
+def _refitted(fit: GeneralizedFit, keep: np.ndarray) -> GeneralizedFit:
+    design = fit.design.take(keep)
+    family = fit.family
+    if fit.solution.size_estimated and isinstance(family, NegativeBinomial):
+        family = replace(family, theta=None)
+    start: dict[str, np.ndarray] = {}
+    if fit.is_mixed:
+        start["theta"] = fit.theta.to_numpy()
+        if design.x_names == fit.design.x_names:
+            start["beta"] = fit.beta
+    return fit_generalized(
+        design,
+        family,
+        nagq=fit.solution.nagq,
+        start=start or None,
+        control=Control(restarts=False),
+        quiet=True,
+    )
