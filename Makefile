@@ -50,7 +50,7 @@ types: setup ## mypy
 	@$(BIN)/mypy
 
 bench: setup ## formula to fit, mmcore against lme4 in one run, answers checked first; then the micro-benchmarks
-	@$(BIN)/python -m benchmarks.speed
+	@$(BIN)/parity bench run sleepstudy penicillin pastes hsb82
 	@$(BIN)/python -m pytest -q benchmarks --benchmark-only --benchmark-columns=min,median,iqr,rounds
 
 hlmdiag: ## try to install HLMdiag from CRAN (into .r-library)
