@@ -452,7 +452,8 @@ class NegativeBinomial(Family):
         return 1.0 + 2.0 * mu / self.size
 
     def unit_deviance(self, y, mu):
-        return 2.0 * (xlogy(y, y) - xlogy(y, mu) - (y + self.size) * np.log1p((y - mu) / (mu + self.size)))
+        theta = self.size
+        return 2.0 * (xlogy(y, y) - xlogy(y, mu) - (y + theta) * _log_ratio(y + theta, mu + theta))
 
     def start(self, y, w):
         return y + (y == 0) / 6.0
@@ -515,8 +516,7 @@ class Gamma(Family):
         return 2.0 * mu
 
     def unit_deviance(self, y, mu):
-        ratio = (y - mu) / mu
-        return 2.0 * (ratio - np.log1p(ratio))
+        return 2.0 * ((y - mu) / mu - _log_ratio(y, mu))
 
     def start(self, y, w):
         return y
@@ -665,6 +665,13 @@ class Quasi(Family):
             return bool(np.isfinite(mu).all())
         top = 1.0 if self.variance_name == "mu(1-mu)" else np.inf
         return bool(((mu > 0) & (mu < top)).all())
+
+
+def _log_ratio(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """log(a / b), without cancellation where the two are close."""
+    ratio = (a - b) / b
+    near = np.abs(ratio) < 0.5
+    return np.where(near, np.log1p(np.where(near, ratio, 0.0)), np.log(np.where(near, 1.0, a / b)))
 
 
 def _refuse(bad: np.ndarray, y: np.ndarray, label: str, rule: str) -> None:
