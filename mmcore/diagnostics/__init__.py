@@ -1,31 +1,58 @@
 """Diagnostics of a fit: residuals, leverage, influence by one step and by refits."""
 
 from .augment import hlm_augment, hlm_influence, hlm_resid
+from .boundary import RandomEffectsPCA, is_singular, re_pca
+from .coefficients import dfbeta, dfbetas, dffits
+from .collinearity import vif
 from .deletion import CaseDeletion, LmeInfluence, case_delete, influence, rvc
+from .extract import DesignMatrices, extract_design
+from .groups import LmList, compare_eb_ls, lm_list
+from .ladder import ladder
 from .leverage import hatvalues, leverage
+from .local import Estimates, local_influence
 from .measures import cooks_distance, covratio, covtrace, mdffits
 from .residuals import ls_residuals, pull_resid, resid_conditional, resid_marginal, rstudent
+from .rotate import rotate_ranef
+from .shares import icc, r2
 from .varcomp import varcomp
 
 __all__ = [
     "CaseDeletion",
+    "DesignMatrices",
+    "Estimates",
+    "LmList",
     "LmeInfluence",
+    "RandomEffectsPCA",
     "case_delete",
+    "compare_eb_ls",
     "cooks_distance",
     "covratio",
     "covtrace",
+    "dfbeta",
+    "dfbetas",
+    "dffits",
+    "extract_design",
     "hatvalues",
     "hlm_augment",
     "hlm_influence",
     "hlm_resid",
+    "icc",
     "influence",
+    "is_singular",
+    "ladder",
     "leverage",
+    "lm_list",
+    "local_influence",
     "ls_residuals",
     "mdffits",
     "pull_resid",
+    "r2",
+    "re_pca",
     "resid_conditional",
     "resid_marginal",
+    "rotate_ranef",
     "rstudent",
     "rvc",
     "varcomp",
+    "vif",
 ]

@@ -15,13 +15,13 @@ from ..fit import Fit
 from .deletion import CaseDeletion, case_delete
 from .influence import one_step
 from .leverage import checked_types, row_leverage
-from .marginal import Marginal, marginal
+from .marginal import Marginal, marginal, need_gaussian
 from .residuals import check_standardize, ls_name, ls_values, resid_marginal, row_fits
 from .separate import separate_fits
 from .units import Units, check_level, level_codes, pad, units
 from .varcomp import component_names
 
-__all__ = ["hlm_augment", "hlm_influence", "hlm_resid"]
+__all__ = ["hlm_augment", "hlm_influence", "hlm_resid", "model_frame"]
 
 MEASURES = ("cooksd", "mdffits", "covtrace", "covratio")
 
@@ -60,7 +60,7 @@ def hlm_influence(
     lev = _leverage_columns(ws, u, types)
     if not u.is_rows:
         return pd.DataFrame(measures | lev, index=u.labels)
-    frame = _frame(fit)
+    frame = model_frame(fit)
     ids = {_id_name(frame): np.arange(1, len(frame) + 1)}
     return pd.concat([pd.DataFrame(ids, index=frame.index), frame, _padded(fit, measures | lev)], axis=1)
 
@@ -91,7 +91,7 @@ def _id_name(frame: pd.DataFrame) -> str:
     return ".id" if "id" in frame.columns else "id"
 
 
-def _frame(fit: Fit) -> pd.DataFrame:
+def model_frame(fit: Fit) -> pd.DataFrame:
     """The model frame; with ``na_action="exclude"`` the rows left out are there as missing."""
     design, frame = fit.design, fit.design.frame()
     if design.na_action != "exclude" or design.rows is None:
@@ -130,6 +130,7 @@ def hlm_resid(
     """
     check_level(fit, level)
     check_standardize(standardize)
+    need_gaussian(fit, "the tables of residuals")
     if level == 1:
         return _row_residuals(fit, standardize, include_ls)
     return _group_residuals(fit, str(level), standardize, include_ls)
@@ -144,7 +145,7 @@ def _row_residuals(fit: Fit, standardize: bool | str, include_ls: bool) -> pd.Da
     if include_ls:
         fits = row_fits(fit)
         columns |= {ls_name(standardize): ls_values(fits, standardize), ".ls.fitted": fits.fitted}
-    frame = _frame(fit)
+    frame = model_frame(fit)
     table = _padded(fit, {k: np.asarray(v, float) for k, v in columns.items()})
     table[".chol.mar.resid" if std else ".mar.resid"] = resid_marginal(fit, "cholesky" if std else "raw")
     table[".mar.fitted"] = pad(fit, fit.fitted_marginal)[0]
@@ -189,7 +190,7 @@ def _ls_deviations(
     fit: Fit, group: str, codes: np.ndarray, L: int, effects: list[str], std: bool
 ) -> dict[str, np.ndarray]:
     """Within-level coefficients less their mean over levels (of the same parent)."""
-    coef = separate_fits(fit, codes, L).coef
+    coef = separate_fits(fit.design, codes, L).coef
     parent = _parent(fit, group, codes, L)
     absent = [e for e in effects if e not in fit.design.x_names]
     if absent:

@@ -13,13 +13,15 @@ import pandas as pd
 
 from ..errors import ConvergenceWarning, MixedModelWarning
 from ..fit import SINGULAR, Fit
+from ..glmfit import GeneralizedFit
 from ..kernels.one_factor import OneFactor
+from ..linear import LinearFit
 from .batched import PairProducts, batched_refits, can_batch
 from .expansion import TOLERANCE, can_expand, expanded_refits
 from .progress import Progress, spread
 from .refit import Refits, refit_sets, stack
 from .units import Units, groups_of, pad, units
-from .varcomp import component_names, components
+from .varcomp import component_names, components, full_components
 
 __all__ = ["CaseDeletion", "LmeInfluence", "case_delete", "influence", "rvc"]
 
@@ -66,6 +68,8 @@ def case_delete(
 
 
 def _refits(fit: Fit, u: Units, show: Progress, executor: Any) -> Refits:
+    if isinstance(fit, GeneralizedFit):
+        return _one_by_one(fit, u.rows(), None, show, executor)
     kernel = fit.criterion_fn.kernel
     if can_batch(fit, u) and isinstance(kernel, OneFactor) and _affordable(kernel, len(u)):
         expand = u.is_rows and can_expand(fit)
@@ -167,8 +171,9 @@ class CaseDeletion:
 
     @property
     def criterion(self) -> pd.Series:
-        """REML criterion or -2 log-likelihood of the rows left."""
-        return self._series(self.refits.f, "criterion")
+        """REML criterion or -2 log-likelihood of the rows left, as the fit's own ``criterion``."""
+        values = _lm_criterion(self) if isinstance(self.fit, LinearFit) else self.refits.f
+        return self._series(values, "criterion")
 
     @property
     def varcomp(self) -> pd.DataFrame:
@@ -250,7 +255,7 @@ class CaseDeletion:
 
         A component that is zero in the full fit gives infinity, or NaN if it stays zero.
         """
-        full = components(self.fit, np.array(self.fit.par)[None], np.array([self.fit.sigma]))
+        full = full_components(self.fit)
         with np.errstate(divide="ignore", invalid="ignore"):
             values = components(self.fit, self.refits.par, self.refits.sigma) / full - 1.0
         return self.units.frame(values, component_names(self.fit))
@@ -258,6 +263,21 @@ class CaseDeletion:
     @property
     def _good(self) -> np.ndarray:
         return np.isfinite(self.refits.cov).all(axis=(1, 2))
+
+
+def _lm_criterion(case: CaseDeletion) -> np.ndarray:
+    """(U,) -2 log-likelihood of linear models at the ML variance."""
+    design, p = case.fit.design, case.fit.design.p
+    w = np.ones(design.n) if design.weights is None else design.weights
+    gone = case.units.rows()
+    counted = np.array([(w[r] > 0).sum() for r in gone])
+    log_w = np.log(w, where=w > 0, out=np.zeros(design.n))
+    n = int((w > 0).sum()) - counted
+    rss = case.refits.sigma**2 * (n - p)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return (
+            n * (1.0 + np.log(2 * np.pi * rss / n)) - log_w.sum() + np.array([log_w[r].sum() for r in gone])
+        )
 
 
 def _lost_levels(fit: Fit, u: Units) -> np.ndarray:
@@ -281,8 +301,8 @@ def _lost_levels(fit: Fit, u: Units) -> np.ndarray:
             for k in gone:
                 out[owner[k]] = _with_level(out[owner[k]], group, str(term.levels[k]))
         left = len(term.levels) - np.bincount(owner[gone], minlength=len(u))
-        for i in np.flatnonzero(left < 2):
-            out[i] = (f"{out[i]}; " if out[i] else "") + f"{group} has one level left"
+        for lone in np.flatnonzero(left < 2):
+            out[lone] = (f"{out[lone]}; " if out[lone] else "") + f"{group} has one level left"
     return out
 
 
@@ -359,7 +379,7 @@ class LmeInfluence:
     def varcomp(self) -> pd.DataFrame:
         """*Deleted minus full* variance components, named as :func:`varcomp` does."""
         d = self.deletion
-        full = components(d.fit, np.array(d.fit.par)[None], np.array([d.fit.sigma]))
+        full = full_components(d.fit)
         values = components(d.fit, d.refits.par, d.refits.sigma) - full
         return d.units.frame(values, component_names(d.fit))
 

@@ -33,6 +33,7 @@ class OneStep:
     mdffits: np.ndarray  # (U,)
     covtrace: np.ndarray  # (U,)
     covratio: np.ndarray  # (U,)
+    sigma: np.ndarray  # (U,) residual standard deviation of the rows left, theta kept
 
 
 def one_step(ws: Marginal, u: Units) -> OneStep:
@@ -61,7 +62,8 @@ def _rows(ws: Marginal, u: Units) -> OneStep:
         ratio = h / P
         cook = ratio * py * py / (P * ws.p * ws.fit.sigma**2)
         delta = (ws.half @ (ws.white[:-1] * (py / P))).T
-        return OneStep(u, delta, cook, cook * P / v, ratio, v / P)
+        sigma = _sigma(ws, py * py / P, np.ones(len(v)))
+        return OneStep(u, delta, cook, cook * P / v, ratio, v / P, sigma)
 
 
 def _sets(ws: Marginal, u: Units) -> OneStep:
@@ -80,7 +82,17 @@ def _sets(ws: Marginal, u: Units) -> OneStep:
         scale * (c**2 / left).sum(axis=1),
         np.abs((values / left).sum(axis=1)),
         1.0 / left.prod(axis=1),
+        _sigma(ws, ws.rss * D[:, p, p] + (c**2 / left).sum(axis=1), u.sizes()),
     )
+
+
+def _sigma(ws: Marginal, loss: np.ndarray, size: np.ndarray) -> np.ndarray:
+    """(U,) sigma without units that take ``loss`` of y'Py and ``size`` rows with them."""
+    prof, known = ws.fit.state.profile, ws.fit.state.like.sigma
+    if known is not None:
+        return np.where(np.isfinite(loss), known, np.nan)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.sqrt(np.maximum(prof.rss - loss, 0.0) / (prof.nu - size))
 
 
 def plugin_cooks_distance(ws: Marginal) -> np.ndarray:

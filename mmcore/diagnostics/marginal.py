@@ -13,10 +13,11 @@ import numpy as np
 
 from ..errors import UnsupportedError
 from ..fit import Fit
+from ..glmfit import GeneralizedFit
 from ..kernels import Factor, Kernel
 from ..products import CrossProducts
 
-__all__ = ["Marginal", "marginal", "need_fixed", "whitened_rows"]
+__all__ = ["Marginal", "linear", "marginal", "need_fixed", "need_gaussian", "whitened_rows"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +62,19 @@ class Marginal:
         return self.white[-1] * np.sqrt(self.rss)
 
 
+def linear(fit: Fit) -> Fit:
+    """The linear model that one-step measures work on: the fit itself, or the working model of a
+    generalised one.
+    """
+    return fit.working if isinstance(fit, GeneralizedFit) else fit
+
+
 def marginal(fit: Fit) -> Marginal:
-    """The workspace of a fit. Cost O(n (p + k)) for one factor or a nested chain, O(nnz(C) q) for crossed."""
+    """The workspace of a fit. Cost O(n (p + k)) for one factor or a nested chain, O(nnz(C) q) for crossed.
+
+    For a generalised model it is that of the working model at its theta, with its dispersion.
+    """
+    fit = linear(fit)
     kernel, state = fit.criterion_fn.kernel, fit.state
     p, R = kernel.A.p, kernel.A.R
     white, v = whitened_rows(kernel, state)
@@ -79,6 +91,12 @@ def whitened_rows(kernel: Kernel, state: Factor) -> tuple[np.ndarray, np.ndarray
             for i in range(A.m):
                 VM[i] -= column * u[i, k][block.codes]
     return state.profile.LS_inv @ VM, 1.0 - state.quadratic()
+
+
+def need_gaussian(fit: Fit, what: str) -> None:
+    """Raise for a generalised model."""
+    if isinstance(fit, GeneralizedFit):
+        raise UnsupportedError(f"{what} are defined for linear models, not for family {fit.family.label()}")
 
 
 def need_fixed(ws: Marginal) -> None:

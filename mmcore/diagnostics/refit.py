@@ -7,8 +7,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ..criterion import Criterion
-from ..errors import FitError
+from ..design import Design
+from ..errors import DataError, DesignError, FitError
 from ..fit import Fit, fit_design
+from ..glmfit import GeneralizedFit, fit_generalized
 from ..kernels import Factor
 from ..optimize import Control, minimize
 from ..products import CrossProducts
@@ -73,6 +75,8 @@ def estimates(A: CrossProducts, factor: Factor) -> tuple[np.ndarray, np.ndarray,
 
 def refit_set(fit: Fit, gone: np.ndarray, start: np.ndarray | None = None) -> Refits:
     """One refit without the rows ``gone``, warm-started at ``start`` or the full fit's parameters."""
+    if isinstance(fit, GeneralizedFit):
+        return _generalized(fit, gone)
     full = fit.criterion_fn
     kernel = without(full.kernel, gone)
     criterion = Criterion(kernel, full.covariance, full.like)
@@ -114,7 +118,7 @@ def _determined(fit: Fit, criterion: Criterion) -> bool:
 
 
 def _failed(fit: Fit) -> Refits:
-    p, k = fit.design.p, len(fit.par)
+    p, k = fit.design.p, fit.criterion_fn.covariance.n_par
     nan = np.full((p, p), np.nan)
     return _single(np.full(k, np.nan), np.nan, nan[0] if p else np.zeros(0), nan, np.nan, False, True)
 
@@ -124,7 +128,33 @@ def _on_fewer_columns(fit: Fit, gone: np.ndarray) -> Refits:
 
     Columns are taken in order, each unless earlier ones span it, as R drops them.
     """
-    design, p = fit.design, fit.design.p
+    smaller, columns = _smaller(fit.design, gone)
+    try:
+        other = fit_design(smaller, reml=fit.reml, start=fit.theta.to_numpy(), sigma=fit.state.like.sigma)
+    except FitError:
+        return _failed(fit)
+    return _spread(fit, other, columns, other.XtVinvX_inv)
+
+
+def _generalized(fit: GeneralizedFit, gone: np.ndarray) -> Refits:
+    """The refit of a generalised model, from its theta; ``cov`` is its vcov over sigma^2."""
+    smaller, columns = _smaller(fit.design, gone)
+    nagq = fit.solution.nagq
+    start = {"theta": fit.theta.to_numpy()} if fit.is_mixed else None
+    try:
+        other = fit_generalized(smaller, fit.family, nagq=nagq, start=start, quiet=True)
+        cov = other.vcov.to_numpy() / other.sigma**2
+    except (FitError, DesignError, DataError):
+        return _failed(fit)
+    return _spread(fit, other, columns, cov)
+
+
+def _smaller(design: Design, gone: np.ndarray) -> tuple[Design, np.ndarray]:
+    """The design without some rows, on the columns of X that the others determine; positions of these
+    columns.
+
+    Coding and levels stay; levels without rows are harmless.
+    """
     keep = np.setdiff1d(np.arange(design.n), gone)
     columns = independent_columns(design.X[keep])
     smaller = replace(
@@ -136,12 +166,16 @@ def _on_fewer_columns(fit: Fit, gone: np.ndarray) -> Refits:
         weights=None if design.weights is None else design.weights[keep],
         offset=None if design.offset is None else design.offset[keep],
         index=design.index[keep],
+        rows=keep if design.rows is None else design.rows[keep],
     )
-    beta, cov = np.full(p, np.nan), np.full((p, p), np.nan)
-    try:
-        other = fit_design(smaller, reml=fit.reml, start=fit.theta.to_numpy(), sigma=fit.state.like.sigma)
-    except FitError:
-        return _failed(fit)
+    return smaller, columns
+
+
+def _spread(fit: Fit, other: Fit, columns: np.ndarray, cov: np.ndarray) -> Refits:
+    """The estimates of a fit on some columns, NaN for the others."""
+    p = fit.design.p
+    beta, full = np.full(p, np.nan), np.full((p, p), np.nan)
     beta[columns] = other.beta
-    cov[np.ix_(columns, columns)] = other.XtVinvX_inv
-    return _single(np.array(other.par), other.criterion, beta, cov, other.sigma, other.converged, False)
+    full[np.ix_(columns, columns)] = cov
+    par = np.array(other.theta if isinstance(fit, GeneralizedFit) else other.par)
+    return _single(par, other.criterion, beta, full, other.sigma, other.converged, len(columns) == p)

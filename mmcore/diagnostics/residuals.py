@@ -12,8 +12,9 @@ import pandas as pd
 
 from ..errors import MixedModelWarning, UnsupportedError
 from ..fit import Fit
+from ..glmfit import GeneralizedFit
 from .leverage import random_variance
-from .marginal import Marginal, marginal
+from .marginal import Marginal, marginal, need_gaussian
 from .separate import SeparateFits, separate_fits
 from .units import by_row, check_level, groups_of, level_codes, pad
 from .whiten import cholesky_whitened
@@ -43,18 +44,26 @@ def resid_conditional(fit: Fit, type: str = "raw") -> pd.Series:
 
 
 def rstudent(fit: Fit) -> pd.Series:
-    """lme4's rstudent: sqrt(w) e / (sigma sqrt(1 - h)) with sigma of *all* rows, so internally studentized.
+    """Studentized residuals as R's rstudent of the same kind of model; not one definition.
 
-    R's rstudent for ``lm`` is externally studentized: it is what this returns for a model without random
-    effects, with sigma_(i)^2 = (rss - r_i^2 / (1 - h_i)) / (n - p - 1).
+    Mixed models (lme4): sign(d) sqrt(d^2 + h r^2 / (1 - h)) / sigma with deviance and Pearson residuals d
+    and r and sigma of *all* rows: internally studentized, for linear models ``resid_conditional(fit,
+    "studentized")``. ``lm``, ``glm``: externally studentized, sigma_(i)^2 = (deviance - d_i^2 / (1 - h_i))
+    / (n - p - 1) instead; 1 for the binomial and Poisson families. NaN where the leverage is 1.
     """
     ws = marginal(fit)
-    values = _studentized(ws)
-    if not fit.design.terms:
-        nu = fit.nobs - ws.p
-        with np.errstate(invalid="ignore", divide="ignore"):
-            values = values * np.sqrt((nu - 1) / (nu - values**2))
-    return by_row(fit, values, "rstudent")
+    P = np.where(ws.P > 0, ws.P, np.nan)
+    d, r = (fit.resid(type).to_numpy() for type in ("deviance", "pearson"))
+    value = np.sign(d) * np.sqrt(d**2 + (1.0 - P) * r**2 / P)
+    if fit.design.terms or _fixed_dispersion(fit):
+        return by_row(fit, value / fit.sigma, "rstudent")
+    with np.errstate(invalid="ignore", divide="ignore"):
+        left = (float(np.sum(d**2)) - d**2 / P) / (fit.nobs - ws.p - 1)
+        return by_row(fit, value / np.sqrt(np.maximum(left, 0.0)), "rstudent")
+
+
+def _fixed_dispersion(fit: Fit) -> bool:
+    return isinstance(fit, GeneralizedFit) and fit.family.dispersion_known
 
 
 def _studentized(ws: Marginal) -> np.ndarray:
@@ -76,6 +85,7 @@ def resid_marginal(fit: Fit, type: str = "raw") -> pd.Series:
     HLMdiag's resid_marginal, with prior weights and offset honoured. ``cholesky`` for crossed factors needs
     a dense factor of connected rows and raises UnsupportedError beyond 6,000 of them.
     """
+    need_gaussian(fit, "marginal residuals")
     r = fit.design.y - fit.fitted_marginal
     if type == "raw":
         return by_row(fit, r, "resid")
@@ -108,10 +118,11 @@ def innermost(fit: Fit) -> str:
 
 def row_fits(fit: Fit, group: Hashable | None = None) -> SeparateFits:
     """Separate fits in the levels of ``group``, by default the factor with most levels."""
+    need_gaussian(fit, "least-squares residuals")
     level = innermost(fit) if group is None else group
     check_level(fit, level)
     labels, codes = level_codes(fit, level)
-    fits = separate_fits(fit, codes, len(labels))
+    fits = separate_fits(fit.design, codes, len(labels))
     full = int((fits.df == 0).sum())
     if full:
         warnings.warn(

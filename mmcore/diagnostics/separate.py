@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..fit import Fit
+from ..design import Design
 
 __all__ = ["SeparateFits", "separate_fits"]
 
@@ -47,9 +47,8 @@ class SeparateFits:
         return np.where((self.df > 0) & (self.rss > 0), s, np.nan)
 
 
-def separate_fits(fit: Fit, codes: np.ndarray, G: int) -> SeparateFits:
+def separate_fits(design: Design, codes: np.ndarray, G: int) -> SeparateFits:
     """Fits of y - offset on X within groups; cost O(n p^2), memory O(n p + G p^2)."""
-    design = fit.design
     y = design.y if design.offset is None else design.y - design.offset
     w = np.ones(design.n) if design.weights is None else np.sqrt(design.weights)
     p, size = design.p, np.bincount(codes, minlength=G)

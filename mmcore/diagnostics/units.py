@@ -43,6 +43,12 @@ class Units:
         ends = np.cumsum(np.bincount(self.codes, minlength=len(self)))
         return np.split(order, ends[:-1])
 
+    def sizes(self) -> np.ndarray:
+        """(U,) rows per unit."""
+        if self.codes is not None:
+            return np.bincount(self.codes, minlength=len(self))
+        return np.array([len(rows) for rows in self.rows()])
+
     def series(self, values: np.ndarray, name: str) -> Any:
         """(U,) values with the labels of the units; a float for one anonymous set."""
         if self.scalar:

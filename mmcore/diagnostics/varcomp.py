@@ -8,7 +8,7 @@ import pandas as pd
 from ..covariance import BlockCovariance, Diagonal
 from ..fit import Fit
 
-__all__ = ["component_names", "components", "sigmas", "varcomp"]
+__all__ = ["component_names", "components", "full_components", "sigmas", "varcomp"]
 
 
 def varcomp(fit: Fit) -> pd.Series:
@@ -18,8 +18,13 @@ def varcomp(fit: Fit) -> pd.Series:
     column by column. Entries that the model sets to zero (between terms, off the diagonal of ``||``) are left
     out; estimates that happen to be zero stay, unlike in HLMdiag's varcomp.mer. ``D10_1``: row 10, column 1.
     """
-    values = components(fit, np.array(fit.par)[None], np.array([fit.sigma]))[0]
-    return pd.Series(values, index=component_names(fit), name="varcomp")
+    return pd.Series(full_components(fit)[0], index=component_names(fit), name="varcomp")
+
+
+def full_components(fit: Fit) -> np.ndarray:
+    """(1, c) components of the fit itself."""
+    par = fit.criterion_fn.covariance.from_theta(fit.theta.to_numpy())
+    return components(fit, par[None], np.array([fit.sigma]))
 
 
 def _entries(fit: Fit) -> list[tuple[int, int, int]]:
