@@ -40,7 +40,7 @@ def cooks_distance(
     Parameters
     ----------
     level : 1 for rows, or the name of a grouping factor.
-    delete : one set (row labels, level labels or a mask of rows), or a mapping of names to sets.
+    delete : one set (row labels, level labels or a mask of rows), a list of sets, or a mapping of names to sets.
     include_attr : also return the p elements of b - b_(A) (full minus deleted) as columns.
 
     Returns

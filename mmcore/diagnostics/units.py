@@ -101,11 +101,13 @@ def level_codes(fit: Fit, level: Hashable) -> tuple[np.ndarray, np.ndarray]:
 def units(fit: Fit, level: Hashable = 1, delete: Any = None) -> Units:
     """The deletions asked for.
 
-    ``delete`` None: every unit of the level. Else one set, or a mapping of names to sets: of row labels (or a
-    boolean mask of the rows used) for level 1, of level labels for a grouping factor.
+    ``delete`` None: every unit of the level. Else one set, a list of sets, or a mapping of names to sets: of row
+    labels (or a boolean mask of the rows used) for level 1, of level labels for a grouping factor.
     """
     check_level(fit, level)
     if delete is not None:
+        if _is_list_of_sets(delete):
+            delete = dict(enumerate(delete))
         named = delete if isinstance(delete, Mapping) else {"deleted": delete}
         sets = tuple(_rows_of(fit, level, wanted) for wanted in named.values())
         return Units(
@@ -115,6 +117,12 @@ def units(fit: Fit, level: Hashable = 1, delete: Any = None) -> Units:
         return Units(fit, 1, fit.design.index, np.arange(fit.design.n), None)
     labels, codes = level_codes(fit, level)
     return Units(fit, level, pd.Index(labels, name=str(level)), codes, None)
+
+
+def _is_list_of_sets(delete: Any) -> bool:
+    """Whether every entry is itself a list, set or array; tuples are labels of a MultiIndex."""
+    inner = (list, set, frozenset, np.ndarray, pd.Index, pd.Series)
+    return isinstance(delete, list | tuple) and len(delete) > 0 and all(isinstance(x, inner) for x in delete)
 
 
 def _rows_of(fit: Fit, level: Hashable, wanted: Any) -> np.ndarray:

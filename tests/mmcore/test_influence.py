@@ -59,7 +59,9 @@ def test_a_joint_deletion_of_levels_and_named_sets():
     labels, sets = sets_of(fit, "h")
     both = np.sort(np.concatenate(sets[:2]))
     close(mm.cooks_distance(fit, "h", delete=labels[:2]), deletion(fit, both)["cooksd"])
+    several = mm.covratio(fit, "h", delete=[labels[:1], labels[:2]])
     named = mm.covratio(fit, "h", delete={"first": labels[0], "both": labels[:2]})
+    assert list(several.index) == [0, 1] and list(several) == list(named)
     assert list(named.index) == ["first", "both"]
     close(named.to_numpy(), np.array([deletion(fit, sets[0])["covratio"], deletion(fit, both)["covratio"]]))
 
