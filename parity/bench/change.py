@@ -18,21 +18,24 @@ from typing import Any, Literal
 
 import numpy as np
 
+from parity.bench import instructions, stages
 from parity.bench.timing import Ratio, Rule, in_turns, ratio, repeats_for, slower
 
-STAGES = ("parse", "design", "products", "evaluation", "gradient", "fit", "influence", "deletion")
+STAGES = stages.LINEAR
 PLAN: tuple[
     tuple[str, tuple[str, ...]], ...
 ] = (  # what is compared: enough to see each stage at a size where it matters
     ("sleepstudy", STAGES),
+    ("cbpp", stages.GENERALIZED),
     ("penicillin", ("design", "evaluation", "gradient", "fit", "influence", "deletion")),
     ("hsb82", ("design", "products", "evaluation", "gradient", "fit", "influence", "deletion")),
     ("insteval", ("design", "products", "evaluation", "gradient", "fit", "influence")),
 )
 
 Outcome = Literal[
-    "same", "faster", "slower", "more evaluations", "answers differ", "only in head", "in neither", "failed"
-]
+    "same", "faster", "slower", "more evaluations", "more instructions", "answers differ", "only in head",
+    "in neither", "failed",
+]  # fmt: skip
 
 
 class BenchError(RuntimeError):
@@ -53,7 +56,7 @@ class StageChange:
     @property
     def failed(self) -> bool:
         """Whether this row fails the gate."""
-        return self.outcome in ("slower", "more evaluations", "answers differ", "failed")
+        return self.outcome not in ("same", "faster", "only in head", "in neither")
 
 
 class Side:
@@ -171,6 +174,26 @@ def compare(
         for side in sides:
             side.close()
     return changes
+
+
+def compare_instructions(base: Path, head: Path, problem: str, stage: str) -> StageChange:
+    """Judge a stage by the number of instructions it executes, which has no noise."""
+    name = f"{stage}, instructions"
+    try:
+        a, b = (instructions.of_stage(checkout, problem, stage) for checkout in (base, head))
+    except instructions.CountError as error:
+        return StageChange(problem, name, "failed", message=str(error))
+    told = f"{a:,} -> {b:,} instructions ({b / a:.3f})"
+    return StageChange(problem, name, judge_instructions(a, b), message=told)
+
+
+def judge_instructions(base: int, head: int) -> Outcome:
+    """The outcome of two counts."""
+    return (
+        "more instructions" if head > instructions.MORE * base
+        else "faster" if base > instructions.MORE * head
+        else "same"
+    )  # fmt: skip
 
 
 def markdown(changes: Sequence[StageChange], base: str) -> str:

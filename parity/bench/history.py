@@ -17,6 +17,8 @@ from typing import Any
 
 import numpy as np
 
+from parity.chart import Axis, Mark, Series, chart
+
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
@@ -53,11 +55,12 @@ def machine() -> str:
     """A name for this machine that tells nothing about it but whether it is the same one."""
     import os
 
-    text = f"{platform.processor()} {platform.machine()} {platform.system()} {os.cpu_count()} {_cpu_model()}"
+    text = f"{platform.processor()} {platform.machine()} {platform.system()} {os.cpu_count()} {processor()}"
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
-def _cpu_model() -> str:
+def processor() -> str:
+    """The processor's name; "" where the system does not tell."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
@@ -127,47 +130,38 @@ def series(rows: Sequence[Measurement]) -> dict[tuple[str, str, str, str], list[
 
 
 def find_step(seconds: Sequence[float], least: float = 0.10, width: int = 2) -> Step | None:
-    """The clearest change of level in a series, or None. Needs ``width`` values on each side of it."""
+    """The clearest change of level in a series, or None. Needs ``width`` values on each side of it.
+
+    The clearest split is the one that leaves the least scatter around the medians of its two sides.
+    """
     x = np.log(np.asarray(seconds, float))
-    best: tuple[float, int] | None = None
-    for at in range(width, len(x) - width + 1):
-        left, right = x[:at], x[at:]
-        jump = abs(float(np.median(right) - np.median(left)))
-        scatter = float(np.median(np.abs(np.concatenate([left - np.median(left), right - np.median(right)]))))
-        if jump > np.log1p(least) and jump > 3 * scatter and (best is None or jump - scatter > best[0]):
-            best = jump - scatter, at
-    if best is None:
+    splits = range(width, len(x) - width + 1)
+    if not splits:
         return None
-    at = best[1]
-    return Step(at, float(np.exp(np.median(x[:at]))), float(np.exp(np.median(x[at:]))))
+    at = min(splits, key=lambda i: float(_around(x[:i]).sum() + _around(x[i:]).sum()))
+    left, right = x[:at], x[at:]
+    jump = abs(float(np.median(right) - np.median(left)))
+    scatter = float(np.median(np.concatenate([_around(left), _around(right)])))
+    if jump <= max(np.log1p(least), 3 * scatter):
+        return None
+    return Step(at, float(np.exp(np.median(left))), float(np.exp(np.median(right))))
+
+
+def _around(x: np.ndarray) -> np.ndarray:
+    return np.abs(x - np.median(x))
 
 
 def trend_svg(rows: Sequence[Measurement], title: str) -> str:
-    """One series as inline SVG text: seconds against measurement, with its step marked. Needs matplotlib."""
-    import io
-
-    from matplotlib.backends.backend_svg import FigureCanvasSVG
-    from matplotlib.figure import Figure
-
+    """One series as inline SVG text: milliseconds against measurement, with its step marked."""
     seconds = [row.seconds for row in rows]
-    figure = Figure(figsize=(5.2, 2.2), layout="constrained")
-    FigureCanvasSVG(figure)
-    axes = figure.add_subplot()
-    axes.plot(
-        range(len(rows)), [1e3 * s for s in seconds], "o-", color="#2b6cb0", markersize=3.5, linewidth=1
-    )
+    names = tuple(row.commit[:8] for row in rows)
     step = find_step(seconds)
+    marks = () if step is None else (Mark(step.position - 0.5, f"{step.after / step.before:.2f} x"),)
+    points = Series(
+        title, tuple(map(float, range(len(rows)))), tuple(1e3 * s for s in seconds),
+        tuple(f"{r.time} {r.commit}: {1e3 * r.seconds:.3g} ms" for r in rows), style=0,
+    )  # fmt: skip
+    told = f"{title}: {len(rows)} measurements, {1e3 * seconds[0]:.3g} to {1e3 * seconds[-1]:.3g} ms"
     if step is not None:
-        axes.axvline(step.position - 0.5, color="#c05621", linewidth=1, linestyle="--")
-        axes.set_title(
-            f"{title}: {step.after / step.before:.2f} x since {rows[step.position].commit}", fontsize=9
-        )
-    else:
-        axes.set_title(title, fontsize=9)
-    axes.set_xticks(range(len(rows)), [row.commit[:7] for row in rows], rotation=60, fontsize=6)
-    axes.set_ylabel("ms")
-    axes.set_ylim(bottom=0)
-    out = io.StringIO()
-    figure.savefig(out, format="svg", metadata={"Date": None})
-    text = out.getvalue()
-    return text[text.index("<svg") :]
+        told += f", a step of {step.after / step.before:.2f} times since {rows[step.position].commit}"
+    return chart([points], Axis("commit", names=names), Axis("ms", zero=True), alt=told, marks=marks)

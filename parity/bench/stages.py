@@ -1,51 +1,72 @@
-"""One side of a comparison: a process that times the stages of the mmcore it finds on its path.
+"""The stages of a fit, one by one; and one side of a comparison: a process that times them for the mmcore it finds.
 
 Run as a script, ``python stages.py CHECKOUT``: imports mmcore from CHECKOUT, reads one JSON request a line from
-standard input, answers with one JSON line. It uses public names only, so that an older commit can be asked too;
-a stage that commit does not have is answered with ``{"missing": reason}``.
+standard input, answers with one JSON line. ``python stages.py CHECKOUT PROBLEM STAGE REPEATS`` does one stage so many
+times and prints nothing: for counting instructions. Only public names are used, so that an older commit can be asked
+too; a stage that commit does not have is answered with ``{"missing": reason}``.
 """
 
 import json
 import sys
 import time
+from functools import partial
+
+ALWAYS = ("parse",)
+LINEAR = (*ALWAYS, "design", "products", "evaluation", "gradient", "fit", "influence", "deletion", "refits")
+GENERALIZED = (*ALWAYS, "fit")
+ROWS_REFITTED = 200  # of a large data set: enough to see the time of one
 
 
-def _stages(mm, problem, data):
-    """Name -> function of one run of the stage; each returns a number that both sides must share."""
+def stages(mm, problem, data):
+    """The stages of a problem, and the number of evaluations of its fit.
+
+    Returns name -> function that runs the stage once and returns a number that any correct version shares.
+    """
     from mmcore.design import build
     from mmcore.formula import parse
+
+    fit_once = partial(_fit, mm, problem, data)
+    fit = fit_once()
+    out = {
+        "parse": lambda: float(len(parse(problem.formula).bars)),
+        "fit": lambda: fit_once().criterion,
+    }
+    if problem.family == "gaussian":
+        out |= _linear(mm, fit, lambda: float(build(problem.formula, data).n))
+    return out, int(fit.optinfo.evaluations)
+
+
+def _fit(mm, problem, data):
+    if problem.family == "gaussian":
+        return mm.lmer(problem.formula, data, reml=problem.reml)
+    return mm.glmer(problem.formula, data, family=problem.family)
+
+
+def _linear(mm, fit, design_once):
     from mmcore.products import cross_products
 
-    design = build(problem.formula, data)
-    fit = mm.lmer(problem.formula, data, reml=problem.reml)
-    fn = fit.criterion_fn
+    fn, design = fit.criterion_fn, fit.design
+    last = design.terms[-1].group
+    rows = {str(row): [row] for row in design.index[:ROWS_REFITTED]}
     return {
-        "parse": lambda: float(len(parse(problem.formula).bars)),
-        "design": lambda: float(build(problem.formula, data).n),
+        "design": design_once,
         "products": lambda: float(cross_products(design).n),
         "evaluation": lambda: float(fn.factor(fit.par).profile.f),
         "gradient": lambda: float(len(fn.derivatives(fit.par, fn.factor(fit.par))[0])),
-        "fit": lambda: mm.lmer(problem.formula, data, reml=problem.reml).criterion,
         "influence": lambda: float(mm.hlm_influence(fit)["cooksd"].sum()),
-        "deletion": lambda: float(
-            mm.case_delete(fit, level=fit.design.terms[-1].group).fixef.to_numpy().sum()
-        ),
-    }, fit.optinfo.evaluations
+        "deletion": lambda: float(mm.case_delete(fit, level=last).fixef.to_numpy().sum()),
+        "refits": lambda: float(mm.case_delete(fit, delete=rows).fixef.to_numpy().sum()),
+    }
 
 
 def _answer(request, cache):
-    from problems import PROBLEMS  # beside this file: the head's problems for both sides
-
-    import mmcore as mm
-
     name = request["problem"]
     if name not in cache:
-        problem = PROBLEMS[name]
-        cache[name] = _stages(mm, problem, problem.data())
-    stages, evaluations = cache[name]
-    if request["stage"] not in stages:
+        cache[name] = _made(name)
+    made, evaluations = cache[name]
+    if request["stage"] not in made:
         return {"missing": f"no stage {request['stage']}"}
-    work = stages[request["stage"]]
+    work = made[request["stage"]]
     # the least disturbed repetition of the round: what the machine did besides is not this code's time
     seconds = float("inf")
     for _ in range(request["repeats"]):
@@ -59,12 +80,16 @@ def _answer(request, cache):
     return {"seconds": seconds, "value": value, "evaluations": evaluations}
 
 
-def main():
-    """Answer requests until standard input ends."""
-    checkout = sys.argv[1]
-    here = sys.path[0]
-    sys.path[:0] = [checkout]
-    sys.path.append(here)
+def _made(name):
+    from problems import PROBLEMS  # beside this file: the head's problems for both sides
+
+    import mmcore as mm
+
+    problem = PROBLEMS[name]
+    return stages(mm, problem, problem.data())
+
+
+def _serve():
     cache = {}
     for line in sys.stdin:
         try:
@@ -76,5 +101,18 @@ def main():
         print(json.dumps(reply), flush=True)
 
 
+def main(checkout, once):
+    """Answer requests until standard input ends, or do one stage some times."""
+    here = sys.path[0]
+    sys.path[:0] = [checkout]
+    sys.path.append(here)
+    if not once:
+        return _serve()
+    problem, stage, repeats = once
+    work = _made(problem)[0][stage]
+    for _ in range(int(repeats)):
+        work()
+
+
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1], sys.argv[2:])

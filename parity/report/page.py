@@ -62,30 +62,35 @@ class Panel:
 def to_html(report: Report, policy: Policy | None = None) -> str:
     """The page."""
     failed = failures(report.rows)
-    return _environment().get_template("page.html.j2").render(
+    return environment().get_template("page.html.j2").render(
         report=report,
         state={0: "agree", 1: "differ", 3: "unknown"}[report.exit_code],
         counts=[(verdict, number, verdict.meaning) for verdict, number in report.counts.items()],
-        panels=[panel for group in GROUPS if (panel := _panel(report, group))],
+        panels=panels(report),
         steps=STEPS,
         side=CELL,
         failed=[(where(row), row.verdict, failure_text(report, row)) for row in failed[:DETAILED]],
         more_failed=max(0, len(failed) - DETAILED),
         broken=[(where(r), r.verdict, r.message) for r in report.rows if r.outcome == "infrastructure"],
         cases=[_case_line(item) for item in report.cases],
-        untested=_untested(report),
+        untested=untested(report),
         gates=_gates(report, policy or default_policy()),
         quantities=list(REGISTRY.values()),
         measures=MEASURES,
     )  # fmt: skip
 
 
-def _environment() -> Environment:
-    folder = Path(__file__).resolve().parent
+def environment(*folders: Path) -> Environment:
+    """The template engine over this folder's templates and those of further folders: everything is escaped."""
     return Environment(
-        loader=FileSystemLoader(folder), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
+        loader=FileSystemLoader([Path(__file__).resolve().parent, *folders]), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
         lstrip_blocks=True,
     )  # fmt: skip
+
+
+def panels(report: Report) -> list[Panel]:
+    """The heat maps, one per group of quantities that the report has."""
+    return [panel for group in GROUPS if (panel := _panel(report, group))]
 
 
 def _panel(report: Report, group: Group) -> Panel | None:
@@ -158,7 +163,7 @@ def _case_line(item: CaseReport) -> dict[str, Any]:
     }
 
 
-def _untested(report: Report) -> list[tuple[str, str, int]]:
+def untested(report: Report) -> list[tuple[str, str, int]]:
     """Neutral rows by verdict and message, most frequent first: what this run says nothing about."""
     found = Counter((str(r.verdict), r.message) for r in report.rows if r.outcome == "neutral")
     return [(verdict, message, number) for (verdict, message), number in found.most_common()]

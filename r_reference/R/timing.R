@@ -14,3 +14,22 @@ time_fits <- function(request, repeats) {
   criterion <- if (lme4::isREML(fitted)) lme4::REMLcrit(fitted) else -2 * as.double(stats::logLik(fitted))
   list(seconds = seconds, criterion = as.double(criterion), evaluations = as.double(fitted@optinfo$feval))
 }
+
+# Peak memory that one fit adds, in MB (Linux): the largest resident set during the fit minus the one before it.
+# Ask a fresh process: memory that an earlier fit left to R would be used again and not counted.
+
+memory_of_fit <- function(request) {
+  model <- describe_model(request)
+  call <- model_call(model, quote(lme4::lmer))
+  loadNamespace("lme4")
+  gc()
+  try(cat("5", file = "/proc/self/clear_refs"), silent = TRUE)
+  before <- resident("VmRSS")
+  evaluate_call(model, call)
+  list(peak_mb = max(0, resident("VmHWM") - before))
+}
+
+resident <- function(field) {
+  line <- grep(paste0("^", field, ":"), readLines("/proc/self/status"), value = TRUE)
+  as.double(gsub("[^0-9]", "", line)) / 1024
+}
