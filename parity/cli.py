@@ -10,6 +10,8 @@ import click
 
 from parity.bench.commands import bench
 from parity.proof_commands import COMMANDS
+from parity.site.commands import report as site_report
+from parity.site.commands import speed_report
 from parity.usage import Infrastructure, chosen_cases, closing, mistakes
 
 if TYPE_CHECKING:
@@ -151,7 +153,8 @@ def doctor() -> None:
     Console().print(_doctor_view(diagnosis))
 
 
-for _command in (*COMMANDS, bench):
+bench.add_command(speed_report)
+for _command in (*COMMANDS, bench, site_report):
     main.add_command(_command)
 
 
