@@ -17,6 +17,8 @@ from .diagnostics import (
     dfbetas,
     dffits,
     extract_design,
+    glm_covratio,
+    glm_dfbeta,
     hatvalues,
     hlm_augment,
     hlm_influence,
@@ -36,6 +38,7 @@ from .diagnostics import (
     resid_conditional,
     resid_marginal,
     rotate_ranef,
+    rstandard,
     rstudent,
     rvc,
     varcomp,
@@ -58,6 +61,7 @@ from .families import Family, family_named
 from .fit import Fit, OptInfo, fit_design, fit_design_at, lmer
 from .glm import fit_at, glm, glmer
 from .glmfit import GeneralizedFit, fit_generalized, fit_generalized_at
+from .glminference import anova_glm, confint_glm, profile_glm
 from .linear import LinearFit, fit_linear, lm
 from .optimize import Control, Status
 from .plots import (
@@ -101,9 +105,11 @@ __all__ = [
     "Status",
     "UnsupportedError",
     "VarCorr",
+    "anova_glm",
     "augment",
     "case_delete",
     "compare_eb_ls",
+    "confint_glm",
     "cooks_distance",
     "covratio",
     "covtrace",
@@ -122,6 +128,8 @@ __all__ = [
     "fit_linear",
     "glance",
     "glm",
+    "glm_covratio",
+    "glm_dfbeta",
     "glmer",
     "hatvalues",
     "hlm_augment",
@@ -146,12 +154,14 @@ __all__ = [
     "plot_qq",
     "plot_ranef",
     "plot_resid",
+    "profile_glm",
     "pull_resid",
     "r2",
     "re_pca",
     "resid_conditional",
     "resid_marginal",
     "rotate_ranef",
+    "rstandard",
     "rstudent",
     "rvc",
     "tidy",

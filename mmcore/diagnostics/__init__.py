@@ -6,6 +6,7 @@ from .coefficients import dfbeta, dfbetas, dffits
 from .collinearity import vif
 from .deletion import CaseDeletion, LmeInfluence, case_delete, influence, rvc
 from .extract import DesignMatrices, extract_design
+from .glm import glm_covratio, glm_dfbeta, rstandard
 from .groups import LmList, compare_eb_ls, lm_list
 from .ladder import ladder
 from .leverage import hatvalues, leverage
@@ -32,6 +33,8 @@ __all__ = [
     "dfbetas",
     "dffits",
     "extract_design",
+    "glm_covratio",
+    "glm_dfbeta",
     "hatvalues",
     "hlm_augment",
     "hlm_influence",
@@ -51,6 +54,7 @@ __all__ = [
     "resid_conditional",
     "resid_marginal",
     "rotate_ranef",
+    "rstandard",
     "rstudent",
     "rvc",
     "varcomp",

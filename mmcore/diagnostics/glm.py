@@ -1,5 +1,4 @@
-"""Deletion diagnostics of generalised models: R's measures of a glm, and exact refits with or without random
-effects.
+"""Influence of rows on a generalised linear model, as R measures it.
 
 R measures what deletion of a row does to a glm by the formulas of least squares at the final weights, with
 deviance residuals in the place of residuals (`lm.influence`), except for Cook's distance and the standardised
@@ -9,27 +8,33 @@ Pearson residuals. With Pearson residuals the change of the coefficients is one 
 
 from __future__ import annotations
 
-import warnings
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import TypeGuard
 
 import numpy as np
 import pandas as pd
 
-from ..errors import MixedModelError, MixedModelWarning, UnsupportedError
-from ..families import NegativeBinomial
+from ..errors import UnsupportedError
 from ..fit import Fit
-from ..glmfit import GeneralizedFit, fit_generalized
-from ..optimize import Control
-from .refit import Refits
+from ..glmfit import GeneralizedFit
+from .leverage import hatvalues
 from .units import by_row
 
-__all__ = ["GlmRows", "glm_covratio", "glm_dfbeta", "glm_dfbetas", "glm_dffits", "glm_rows", "glm_rstudent",
-           "is_glm", "refit_generalized", "rstandard"]  # fmt: skip
+__all__ = [
+    "GlmRows",
+    "glm_covratio",
+    "glm_dfbeta",
+    "glm_dfbetas",
+    "glm_dffits",
+    "glm_rows",
+    "is_glm",
+    "rstandard",
+]
 
 ONE = 1.0 - 10.0 * np.finfo(float).eps  # R: a leverage above this is one
 
 
-def is_glm(fit: Fit) -> bool:
+def is_glm(fit: Fit) -> TypeGuard[GeneralizedFit]:
     """Whether a fit is a generalised linear model without random effects."""
     return isinstance(fit, GeneralizedFit) and not fit.is_mixed
 
@@ -77,25 +82,9 @@ def rstandard(fit: Fit, type: str = "deviance") -> pd.Series:
     """
     if type not in ("deviance", "pearson"):
         raise UnsupportedError(f"rstandard(type={type!r}) is not 'deviance' or 'pearson'")
-    from .leverage import hatvalues
-
     h = hatvalues(fit).to_numpy()
     values = fit.resid(type, scaled=True).to_numpy()
     return by_row(fit, _divide(values, np.sqrt(np.maximum(1.0 - h, 0.0))), "rstandard")
-
-
-def glm_rstudent(fit: GeneralizedFit) -> pd.Series:
-    """R's rstudent of a glm: sign(d) sqrt(d^2 + h r^2 / (1 - h)), d deviance and r Pearson residual
-    (Williams 1987).
-
-    Divided by the sigma of the other rows, except for binomial and Poisson families.
-    """
-    rows = glm_rows(fit)
-    inside = rows.deviance**2 + _divide(rows.hat * rows.pearson**2, 1.0 - rows.hat)
-    values = np.sign(rows.deviance) * np.sqrt(inside)
-    if fit.family.name not in ("binomial", "poisson"):
-        values = _divide(values, rows.sigma)
-    return by_row(fit, values, "rstudent")
 
 
 def glm_dfbeta(fit: GeneralizedFit, residuals: str = "deviance") -> pd.DataFrame:
@@ -139,56 +128,3 @@ def _residuals(rows: GlmRows, kind: str) -> np.ndarray:
     if kind not in ("deviance", "pearson"):
         raise UnsupportedError(f"residuals={kind!r} is not 'deviance' (R's measures) or 'pearson' (one step)")
     return rows.deviance if kind == "deviance" else rows.pearson
-
-
-# --- exact refits -----------------------------------------------------------------------------------------
-
-
-def refit_generalized(fit: GeneralizedFit, gone: np.ndarray) -> Refits:
-    """The model without the rows ``gone``, everything estimated anew from the full fit's estimates.
-
-    Levels without rows are dropped, as refitting in R does. ``cov`` is ``vcov`` of the refit relative to its
-    dispersion. A refit that fails, or is not defined (one level left, a constant response), is NaN.
-    """
-    keep = np.setdiff1d(np.arange(fit.design.n), gone)
-    p, k = fit.design.p, len(fit.par)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", MixedModelWarning)
-        try:
-            other = _refitted(fit, keep)
-        except MixedModelError:
-            return _one(
-                np.full(k, np.nan), np.nan, np.full(p, np.nan), np.full((p, p), np.nan), np.nan, False, True
-            )
-        names = list(fit.design.x_names)
-        beta = other.fixef.reindex(names).to_numpy()
-        cov = (other.vcov / other.dispersion).reindex(index=names, columns=names).to_numpy()
-        determined = other.design.p == p
-        return _one(np.array(other.par), other.criterion, beta, cov, other.sigma, other.converged, determined)
-
-
-def _one(par, f, beta, cov, sigma, converged, determined) -> Refits:
-    return Refits(
-        par[None], np.array([f]), beta[None], cov[None], np.array([sigma]),
-        np.array([converged]), np.array([determined]), np.zeros(1),
-    )  # fmt: skip
-
-
-def _refitted(fit: GeneralizedFit, keep: np.ndarray) -> GeneralizedFit:
-    design = fit.design.take(keep)
-    family = fit.family
-    if fit.solution.size_estimated and isinstance(family, NegativeBinomial):
-        family = replace(family, theta=None)
-    start: dict[str, np.ndarray] = {}
-    if fit.is_mixed:
-        start["theta"] = fit.theta.to_numpy()
-        if design.x_names == fit.design.x_names:
-            start["beta"] = fit.beta
-    return fit_generalized(
-        design,
-        family,
-        nagq=fit.solution.nagq,
-        start=start or None,
-        control=Control(restarts=False),
-        quiet=True,
-    )

@@ -95,9 +95,9 @@ def _sigma(ws: Marginal, loss: np.ndarray, size: np.ndarray) -> np.ndarray:
         return np.sqrt(np.maximum(prof.rss - loss, 0.0) / (prof.nu - size))
 
 
-def plugin_cooks_distance(ws: Marginal) -> np.ndarray:
-    """(n,) lme4's: squared Pearson residual over (1 - h)^2, times h / (sigma^2 p)."""
+def plugin_cooks_distance(ws: Marginal, pearson: np.ndarray) -> np.ndarray:
+    """(n,) lme4's: squared Pearson residual over (1 - h)^2, times h / (sigma^2 p); ``pearson`` (n,)."""
     need_fixed(ws)
     P = ws.P
     with np.errstate(invalid="ignore", divide="ignore"):
-        return np.where(P > 0, (ws.Py / P) ** 2 * (1.0 - P) / (ws.p * ws.fit.sigma**2), np.nan)
+        return np.where(P > 0, (pearson / P) ** 2 * (1.0 - P) / (ws.p * ws.fit.sigma**2), np.nan)

@@ -37,11 +37,9 @@ def cooks_distance(
     anew; C is still the full fit's. HLMdiag's on a case_delete; (K - p) / K times it is lme4's
     cooks.distance(influence()).
 
-    Parameters
-    ----------
-    level : 1 for rows, or the name of a grouping factor.
-    delete : one set (row labels, level labels or a mask of rows), a list of sets, or a mapping of names to sets.
-    include_attr : also return the p elements of b - b_(A) (full minus deleted) as columns.
+    Parameters ---------- level : 1 for rows, or the name of a grouping factor. delete : one set (row labels,
+    level labels or a mask of rows), a list of sets, or a mapping of names to sets. include_attr : also
+    return the p elements of b - b_(A) (full minus deleted) as columns.
 
     Returns
     -------
@@ -104,7 +102,7 @@ def _plugin(fit: Fit, level: Hashable, delete: Any) -> pd.Series:
         raise UnsupportedError(
             "kind='plugin' is defined for single rows (level=1) only; use kind='marginal' for groups and sets"
         )
-    return by_row(fit, plugin_cooks_distance(marginal(fit)), "cooksd")
+    return by_row(fit, plugin_cooks_distance(marginal(fit), fit.resid("pearson").to_numpy()), "cooksd")
 
 
 def _refit(fit: Fit, level: Hashable, delete: Any, name: str) -> Any:

@@ -9,6 +9,7 @@ import numpy as np
 from ..criterion import Criterion
 from ..design import Design
 from ..errors import DataError, DesignError, FitError
+from ..families import Family, NegativeBinomial
 from ..fit import Fit, fit_design
 from ..glmfit import GeneralizedFit, fit_generalized
 from ..kernels import Factor
@@ -142,11 +143,18 @@ def _generalized(fit: GeneralizedFit, gone: np.ndarray) -> Refits:
     nagq = fit.solution.nagq
     start = {"theta": fit.theta.to_numpy()} if fit.is_mixed else None
     try:
-        other = fit_generalized(smaller, fit.family, nagq=nagq, start=start, quiet=True)
+        other = fit_generalized(smaller, _family(fit), nagq=nagq, start=start, quiet=True)
         cov = other.vcov.to_numpy() / other.sigma**2
     except (FitError, DesignError, DataError):
         return _failed(fit)
     return _spread(fit, other, columns, cov)
+
+
+def _family(fit: GeneralizedFit) -> Family:
+    """The family of a fit; a size that was estimated is to be estimated again."""
+    if isinstance(fit.family, NegativeBinomial) and fit.solution.size_estimated:
+        return replace(fit.family, theta=None)
+    return fit.family
 
 
 def _smaller(design: Design, gone: np.ndarray) -> tuple[Design, np.ndarray]:

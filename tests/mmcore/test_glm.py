@@ -21,7 +21,6 @@ from mmcore.diagnostics.glm import (
     glm_dfbetas,
     glm_dffits,
     glm_rows,
-    glm_rstudent,
     rstandard,
 )
 from mmcore.families import family_named
@@ -122,7 +121,7 @@ def fit(name):
 def row_measures(f):
     return {
         "deviance": f.resid("deviance"), "pearson": f.resid("pearson"), "hat": mm.hatvalues(f),
-        "rstandard": rstandard(f), "rstudent": glm_rstudent(f), "cook": mm.cooks_distance(f),
+        "rstandard": rstandard(f), "rstudent": mm.rstudent(f), "cook": mm.cooks_distance(f),
         "dffits": glm_dffits(f), "covratio": glm_covratio(f),
     }  # fmt: skip
 
@@ -267,7 +266,7 @@ def test_gaussian_identity_is_least_squares():
     assert_allclose(a.beta, b.beta, rtol=1e-12)
     assert_allclose(a.se, b.se, rtol=1e-12)
     assert_allclose((a.loglik, a.aic, a.bic, a.sigma), (b.loglik, b.aic, b.bic, b.sigma), rtol=1e-12)
-    assert_allclose(glm_rstudent(a), mm.rstudent(b), rtol=1e-9)
+    assert_allclose(mm.rstudent(a), mm.rstudent(b), rtol=1e-9)
 
 
 def test_binomial_response_in_four_spellings():
