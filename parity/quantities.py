@@ -19,10 +19,12 @@ from typing import Literal
 Lane = Literal["at_theta", "optimum", "default", "certified"]
 Index = Literal[
     "scalar", "x_cell", "x_moment", "obs", "coef", "coef_pair", "theta", "covariance",
-    "level_effect", "level_effect_pair", "level_row", "level",
+    "level_effect", "level_effect_pair", "level_row", "level", "component",
+    "obs_coef", "obs_coef_pair", "obs_covariance", "obs_component",
+    "level_coef", "level_coef_pair", "level_covariance", "level_component",
 ]  # fmt: skip
 Unit = Literal["1", "y", "y^2", "log"]
-Group = Literal["design", "criterion", "fixed", "random", "residual", "leverage", "influence"]
+Group = Literal["design", "criterion", "fixed", "random", "residual", "leverage", "influence", "deletion"]
 Measure = Literal[
     "exact", "relative", "gap", "criterion", "standard_errors", "whitened", "covariance", "scaled",
     "scaled_by_sd_y", "mixed",
@@ -45,6 +47,15 @@ INDEXES = MappingProxyType(
         "level_effect_pair": '"group|level|effect|effect"',
         "level_row": '"group|row"',
         "level": '"group|level"',
+        "component": '"sigma2", then "D<row><column>" of the joint covariance of all random effects',
+        "obs_coef": '"row|coefficient"',
+        "obs_coef_pair": '"row|a|b"',
+        "obs_covariance": '"row|group|effect|effect"',
+        "obs_component": '"row|component"',
+        "level_coef": '"group|level|coefficient"',
+        "level_coef_pair": '"group|level|a|b"',
+        "level_covariance": '"group|level|group|effect|effect"',
+        "level_component": '"group|level|component"',
     }
 )
 
@@ -81,6 +92,12 @@ class Quantity:
     why: str  # why this measure
     lanes: tuple[Lane, ...] = ALL_LANES
 
+    @property
+    def refits(self) -> bool:
+        """Whether it needs a refit per unit: asked for only where the reference has it, and a reference may
+        hold some of the units."""
+        return self.group == "deletion"
+
 
 def _design(name: str, index: Index, unit: Unit, definition: str) -> Quantity:
     why = "the design must be the same before any estimate can be"
@@ -114,6 +131,46 @@ def _influence(
     return Quantity(name, "influence", index, "1", definition, f"{file}::{name}", measure, why)
 
 
+def _group_residuals() -> tuple[Quantity, ...]:
+    """Standardised modes, and least squares in each level."""
+    why = "modes and deviations near zero are differences of larger numbers"
+    rows: tuple[tuple[str, Unit, str], ...] = (
+        ("ranef_std_lme4", "1", "modes over the root of condvar: hlm_resid's standardised EB for lmer fits"),
+        ("ranef_std_nlme", "1", "modes over the root of varcorr: hlm_resid's standardised EB for lme fits"),
+        (
+            "ranef_ls", "y",
+            "least-squares coefficient of the level less the mean over levels (of the same parent, for nested "
+            "factors), for random effects that are fixed effects too: hlm_resid's LS group residual",
+        ),
+        ("ranef_ls_std", "1", "ranef_ls over its standard deviation over all levels of the factor"),
+        ("compare_eb_ls", "y", "ranef_ls minus ranef: the residual of HLMdiag's compare_eb_ls"),
+    )  # fmt: skip
+    return tuple(
+        Quantity(n, "random", "level_effect", u, text, f"group_residuals.R::{n}", "scaled", why)
+        for n, u, text in rows
+    )
+
+
+def _deletion(
+    name: str, definition: str, unit: Unit = "1", measure: Measure = "scaled", per: str = ""
+) -> tuple[Quantity, Quantity]:
+    """The two rows of a quantity of refits: without each row, and without each level."""
+    why = {
+        "scaled": "what changes little is rounding of the optimum; the units that matter set the scale",
+        "gap": "deviance units, in which an optimum is judged",
+        "relative": "a positive scale parameter",
+        "mixed": "the value without influence is one, so differences from one count absolutely",
+    }[measure]
+    index = {unit: f"{unit}_{per}" if per else unit for unit in ("obs", "level")}
+    rows, levels = (
+        Quantity(n, "deletion", index[kind], unit, definition + tail, f"deletion.R::{n}", measure, why)  # type: ignore[arg-type]
+        for n, kind, tail in ((name, "obs", _REFIT_ROW), (f"{name}_group", "level", _REFIT_LEVEL))
+    )
+    return rows, levels
+
+
+_REFIT_ROW = "; refits without each row"
+_REFIT_LEVEL = "; refits without each level of a grouping factor"
 _COOKS = "Delta_A' C^-1 Delta_A / p: one step, theta and sigma fixed; not lme4's cooks.distance"
 _MDFFITS = "Delta_A' C_A^-1 Delta_A / p: Cook's distance measured with the covariance after the deletion"
 _COVTRACE = "|tr(C^-1 C_A) - p|: growth of the covariance of beta; zero without influence"
@@ -188,6 +245,12 @@ _ROWS = (
         "covariance of b given y, beta, theta: sigma^2 Lambda (Lambda' Z'WZ Lambda + I)^-1 Lambda'",
         "quantities.R::condvar", "scaled", "covariances near zero are differences of larger numbers",
     ),
+    Quantity(
+        "varcomp", "random", "component", "y^2",
+        "sigma^2, then the lower triangle of each term's covariance, as HLMdiag's varcomp.mer; zeros stay",
+        "group_residuals.R::varcomp", "scaled", "covariances near zero are differences of larger numbers",
+    ),
+    *_group_residuals(),
     _residual("fitted", "y", "conditional fitted values: X beta + Z b + offset", "quantities.R"),
     _residual("resid_response", "y", "e = y - fitted", "quantities.R"),
     _residual("resid_pearson", "y", "sqrt(w) e, not divided by sigma", "quantities.R"),
@@ -233,6 +296,34 @@ _ROWS = (
     _influence("mdffits_marginal_group", "level", _MDFFITS + _LEVEL),
     _influence("covtrace_marginal_group", "level", _COVTRACE + _LEVEL),
     _influence("covratio_marginal_group", "level", _COVRATIO + _LEVEL, "mixed"),
+    *_deletion("deletion_criterion", "criterion of the rows left at their own optimum", "log", "gap"),
+    *_deletion("deletion_sigma", "residual standard deviation b_i is estimated with", "y", "relative"),
+    *_deletion("deletion_fixef", "fixed effects b_i of the rows left", "y", per="coef"),
+    *_deletion("deletion_vcov_fixef", "covariance C_i of the fixed effects", "y^2", per="coef_pair"),
+    *_deletion("deletion_lambda_crossprod", "Lambda Lambda' of each term", per="covariance"),
+    *_deletion("deletion_varcomp", "variance components, as varcomp", "y^2", per="component"),
+    *_deletion("cooks_distance_refit", "(b - b_i)' C^-1 (b - b_i) / p, C of the full fit: HLMdiag's with refits"),
+    *_deletion("mdffits_refit", "(b - b_i)' C_i^-1 (b - b_i) / p, C_i of the refit: HLMdiag's with refits"),
+    *_deletion("covtrace_refit", "|tr(C^-1 C_i) - p|, each with its own sigma: HLMdiag's with refits"),
+    *_deletion(
+        "covratio_refit", "det C_i / det C, each with its own sigma: HLMdiag's with refits", measure="mixed"
+    ),
+    *_deletion(
+        "rvc", "relative change of each variance component: refit / full - 1; HLMdiag's rvc", per="component"
+    ),
+    *_deletion("dfbeta_lme4", "b_i - b, deleted minus full: dfbeta of lme4's influence()", "y", per="coef"),
+    *_deletion(
+        "dfbetas_lme4", "(b_i - b) / SE_i, standard errors of the refit: dfbetas of lme4's influence()",
+        per="coef",
+    ),
+    *_deletion(
+        "cooks_distance_influence_lme4",
+        "(K - p) / (K p) (b - b_i)' C^-1 (b - b_i), K units: cooks.distance of lme4's influence()",
+    ),
+    *_deletion(
+        "dfbeta_varcomp_lme4", "change of each variance component, deleted minus full: lme4's influence()",
+        "y^2", per="component",
+    ),
 )  # fmt: skip
 
 REGISTRY: MappingProxyType[str, Quantity] = MappingProxyType({row.name: row for row in _ROWS})

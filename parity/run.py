@@ -21,7 +21,7 @@ from parity.compare import Pair, Row, apply_known, compare, optima_differ
 from parity.engine import Engine, lacking
 from parity.known import Known
 from parity.policy import Policy, default_policy
-from parity.quantities import NAMES, Lane
+from parity.quantities import NAMES, REGISTRY, Lane
 from parity.results import Results
 from parity.verdicts import Verdict
 
@@ -156,18 +156,16 @@ def run_case(
     policy: Policy,
 ) -> CaseReport:
     """All references and lanes of one case; the engine's own optimum is found once."""
-    bench = _Bench(case, engine, _wanted(quantities), quantities, policy)
+    wanted = _wanted(quantities)
+    answers = [_ask(reference, case, wanted) for reference in references]
+    bench = _Bench(case, engine, _worth_asking(wanted, answers), wanted, quantities, policy)
     rows: list[Row] = []
-    theta: tuple[float, ...] = ()
-    reference_seconds = None
-    for i, reference in enumerate(references):
-        theirs = _ask(reference, case, bench.wanted)
+    for reference, theirs in zip(references, answers, strict=True):
         for lane in lanes:
             rows.extend(compare(bench.pair(lane, reference, theirs)))
-        if i == 0:
-            reference_seconds = theirs.seconds
-            theta = () if theirs.theta is None else tuple(theirs.theta.tolist())
-    timing = Timing(case.name, bench.seconds, reference_seconds)
+    first = answers[0] if answers else None
+    theta = () if first is None or first.theta is None else tuple(first.theta.tolist())
+    timing = Timing(case.name, bench.seconds, None if first is None else first.seconds)
     return CaseReport(case, tuple(rows), timing, theta)
 
 
@@ -182,13 +180,32 @@ def _wanted(quantities: Sequence[str]) -> tuple[str, ...]:
     return NAMES if not quantities else tuple(n for n in NAMES if n in quantities or n in _ALWAYS)
 
 
+def _worth_asking(wanted: tuple[str, ...], answers: Sequence[Results]) -> tuple[str, ...]:
+    """What the engine is asked for: quantities that need refits only where a reference did not skip them."""
+
+    def held(name: str) -> bool:
+        absent = (answer.missing.get(name) for answer in answers if name not in answer.values)
+        return any(name in answer.values for answer in answers) or any(
+            why is None or why.kind not in ("skipped", "unsupported") for why in absent
+        )
+
+    return tuple(name for name in wanted if not REGISTRY[name].refits or held(name))
+
+
 class _Bench:
     """One case on the bench: asks both sides, and keeps the engine's own optimum for all references."""
 
     def __init__(
-        self, case: Case, engine: Engine, wanted: tuple[str, ...], shown: tuple[str, ...], policy: Policy
+        self,
+        case: Case,
+        engine: Engine,
+        asked: tuple[str, ...],
+        wanted: tuple[str, ...],
+        shown: tuple[str, ...],
+        policy: Policy,
     ) -> None:
-        self.case, self.engine, self.wanted, self.shown, self.policy = case, engine, wanted, shown, policy
+        self.case, self.engine, self.policy = case, engine, policy
+        self.asked, self.wanted, self.shown = asked, wanted, shown  # of the engine, of references, in the end
         self._own: Results | None = None
         self._at_theta: Results | None = None
 
@@ -223,12 +240,12 @@ class _Bench:
             theirs = replace(theirs, status="error", message="gave no theta to evaluate the engine at")
             ours = Results(self.engine.name, self.engine.version, "unsupported", "not asked")
         else:
-            ours = self._at_theta = _ask(self.engine, self.case, self.wanted, theirs.theta)
+            ours = self._at_theta = _ask(self.engine, self.case, self.asked, theirs.theta)
         return self._pair("at_theta", ours, theirs)
 
     def _own_optimum(self) -> Results:
         if self._own is None:
-            self._own = _ask(self.engine, self.case, self.wanted)
+            self._own = _ask(self.engine, self.case, self.asked)
         return self._own
 
     def _witness(self, reference: Engine, ours: Results, theirs: Results) -> Results | None:

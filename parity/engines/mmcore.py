@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 import mmcore as mm
 from parity.case import Case, CaseError, frame
@@ -46,8 +47,9 @@ class MmcoreEngine:
             return {"status": "refused", "message": f"{type(error).__name__}: {error}"}
         values: dict[str, Value] = {}
         missing: dict[str, Missing] = {}
+        work = _Work(fit)
         for name in quantities:
-            outcome = _evaluate(name, fit)
+            outcome = _evaluate(name, work)
             if isinstance(outcome, Value):
                 values[name] = outcome
             else:
@@ -79,12 +81,26 @@ def _fit(case: Case, theta: np.ndarray | None) -> Any:
     return mm.lmer(case.formula, data, reml=case.reml, **options)
 
 
-def _evaluate(name: str, fit: Any) -> Value | Missing:
+class _Work:
+    """A fit, and the refits that several quantities share."""
+
+    def __init__(self, fit: Any) -> None:
+        self.fit = fit
+        self._deletions: dict[Any, Any] = {}
+
+    def deletion(self, level: Any) -> Any:
+        """Estimates without each unit of a level, with lme4's measures."""
+        if level not in self._deletions:
+            self._deletions[level] = mm.influence(self.fit, None if level == 1 else level)
+        return self._deletions[level]
+
+
+def _evaluate(name: str, work: _Work) -> Value | Missing:
     function = QUANTITIES.get(name)
     if function is None:
         return Missing("unsupported", f"mmcore has no {name}")
     try:
-        return function(fit)
+        return function(work)
     except _Skipped as why:
         return Missing("skipped", str(why))
     except mm.MixedModelError as error:
@@ -159,11 +175,18 @@ def _series(series: Any) -> Value:
     return Value(tuple(str(label) for label in series.index), series.to_numpy(dtype=np.float64))
 
 
-def _covariances(fit: Any, scale: float) -> list[tuple[list[str], np.ndarray]]:
-    return [
-        ([f"{term.group}|{pair}" for pair in _pairs(term.effects)], scale * (L @ L.T))
-        for term, L in zip(fit.design.terms, fit.Lambda, strict=True)
-    ]
+def _covariance_labels(fit: Any) -> list[list[str]]:
+    return [[f"{term.group}|{pair}" for pair in _pairs(term.effects)] for term in fit.design.terms]
+
+
+def _lambda_crossprod(fit: Any) -> Value:
+    return _joined(list(zip(_covariance_labels(fit), (L @ L.T for L in fit.Lambda), strict=True)))
+
+
+def _varcorr(fit: Any) -> Value:
+    absolute = [term.cov for term in fit.varcorr.values()]
+    residual = (["Residual"], fit.varcorr.sigma**2)
+    return _joined([*zip(_covariance_labels(fit), absolute, strict=True), residual])
 
 
 def _vcov(fit: Any) -> Value:
@@ -228,51 +251,190 @@ def _leverage(part: str) -> dict[str, Callable[[Any], Value]]:
     return {name: by_row, f"{name}_group": by_level}
 
 
-QUANTITIES: MappingProxyType[str, Callable[[Any], Value]] = MappingProxyType(
-    {
-        "n_obs": lambda fit: scalar(fit.nobs),
-        "p_fixed": lambda fit: scalar(fit.design.p),
-        "q_random": lambda fit: scalar(fit.design.q),
-        "y_response": lambda fit: _by_row(fit, fit.design.y),
-        "x_matrix": _x_matrix,
-        "x_column_moments": _x_column_moments,
-        "z_rows": _z_rows,
-        "criterion": lambda fit: scalar(fit.criterion),
-        "loglik": lambda fit: scalar(fit.loglik),
-        "aic": lambda fit: scalar(fit.aic),
-        "bic": lambda fit: scalar(fit.bic),
-        "df": lambda fit: scalar(fit.df),
-        "sigma": lambda fit: scalar(fit.sigma),
-        "fixef": lambda fit: _series(fit.fixef),
-        "se_fixef": lambda fit: _series(fit.se),
-        "vcov_fixef": _vcov,
-        "theta": lambda fit: _series(fit.theta),
-        "lambda_crossprod": lambda fit: _joined(_covariances(fit, 1.0)),
-        "varcorr": lambda fit: _joined([*_covariances(fit, fit.sigma**2), (["Residual"], fit.sigma**2)]),
-        "ranef": _ranef,
-        "condvar": _condvar,
-        "fitted": lambda fit: _by_row(fit, fit.fitted),
-        "resid_response": lambda fit: _by_row(fit, fit.resid()),
-        "resid_pearson": lambda fit: _by_row(fit, fit.resid("pearson")),
-        "resid_scaled": lambda fit: _by_row(fit, fit.resid("pearson", scaled=True)),
-        "rstudent_lme4": lambda fit: _by_row(fit, mm.rstudent(fit)),
-        "resid_conditional_studentized": lambda fit: _by_row(fit, mm.resid_conditional(fit, "studentized")),
-        "fitted_marginal": lambda fit: _by_row(fit, fit.fitted_marginal),
-        "resid_marginal": lambda fit: _by_row(fit, mm.resid_marginal(fit)),
-        "resid_marginal_pearson": lambda fit: _by_row(fit, mm.resid_marginal(fit, "pearson")),
-        "resid_marginal_studentized": lambda fit: _by_row(fit, mm.resid_marginal(fit, "studentized")),
-        "resid_marginal_cholesky": lambda fit: _by_row(fit, mm.resid_marginal(fit, "cholesky")),
-        "fitted_ls": lambda fit: _by_row(fit, mm.ls_residuals(fit)[".ls.fitted"]),
-        "resid_ls": lambda fit: _by_row(fit, mm.ls_residuals(fit)[".ls.resid"]),
-        "hatvalues": lambda fit: _by_row(fit, mm.hatvalues(fit)),
-        **_leverage("overall"),
-        **_leverage("fixef"),
-        **_leverage("ranef"),
-        **_leverage("ranef_uc"),
-        "cooks_distance_plugin": lambda fit: _by_row(fit, mm.cooks_distance(fit, kind="plugin")),
-        **_influence("cooks_distance", kind="marginal"),
-        **_influence("mdffits"),
-        **_influence("covtrace"),
-        **_influence("covratio"),
-    }
+# --- residuals of groups ----------------------------------------------------------------------------------
+
+
+def _by_effect(fit: Any, columns: Callable[[str, list[str]], Any]) -> Value:
+    """Values of every level and effect: `columns(group, effects)` is a table by level."""
+    parts = []
+    for group in _groups(fit):
+        effects = [e for term in fit.design.terms if term.group == group for e in term.effects]
+        names, table = columns(group, effects)
+        if names:
+            labels = [f"{group}|{level}|{effect}" for level in table.index for effect in names]
+            parts.append((labels, table.to_numpy(dtype=np.float64)))
+    if not parts:
+        raise mm.UnsupportedError("no random effect has a fixed effect of its name")
+    return _joined(parts)
+
+
+def _columns(table: Any, start: str) -> Any:
+    return table[[name for name in table.columns if str(name).startswith(start)]]
+
+
+def _ranef_std(fit: Any) -> Value:
+    def columns(group: str, effects: list[str]) -> Any:
+        table = mm.hlm_resid(fit, group, standardize=True, include_ls=False)
+        return effects, _columns(table, ".std.ranef.")
+
+    return _by_effect(fit, columns)
+
+
+def _ranef_std_marginal(fit: Any) -> Value:
+    """Modes over the standard deviation that the model gives them."""
+
+    def columns(group: str, effects: list[str]) -> Any:
+        variances = [
+            np.diag(L @ L.T)
+            for term, L in zip(fit.design.terms, fit.Lambda, strict=True)
+            if term.group == group
+        ]
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return effects, fit.ranef[group] / (fit.sigma * np.sqrt(np.concatenate(variances)))
+
+    return _by_effect(fit, columns)
+
+
+def _ls_part(fit: Any, standardize: bool) -> Value:
+    def columns(group: str, effects: list[str]) -> Any:
+        table = mm.hlm_resid(fit, group, standardize=standardize)
+        start = ".std.ls." if standardize else ".ls."
+        return [e for e in effects if e in fit.design.x_names], _columns(table, start)
+
+    return _by_effect(fit, columns)
+
+
+def _eb_against_ls(fit: Any) -> Value:
+    ls, modes = _ls_part(fit, False), _ranef(fit)
+    at = dict(zip(modes.labels, modes.values.tolist(), strict=True))
+    return Value(ls.labels, ls.values - np.array([at[label] for label in ls.labels]))
+
+
+# --- refits -----------------------------------------------------------------------------------------------
+
+
+def _refits(name: str, read: Callable[[Any], Any]) -> dict[str, Callable[[_Work], Value]]:
+    """`NAME` by row and `NAME_group` by level: `read` takes what is known of one level's refits and gives a
+    Series by unit or a DataFrame by unit."""
+
+    def by_row(work: _Work) -> Value:
+        return _joined([_unit_values("", read(work.deletion(1)))])
+
+    def by_level(work: _Work) -> Value:
+        groups = _groups(work.fit)
+        return _joined([_unit_values(f"{group}|", read(work.deletion(group))) for group in groups])
+
+    return {name: by_row, f"{name}_group": by_level}
+
+
+def _unit_values(prefix: str, found: Any) -> tuple[list[str], np.ndarray]:
+    units = [f"{prefix}{label}" for label in found.index]
+    if found.ndim == 1:
+        return units, found.to_numpy(dtype=np.float64)
+    return [f"{unit}|{column}" for unit in units for column in found.columns], found.to_numpy(dtype=float)
+
+
+def _deleted_vcov(influence: Any) -> Any:
+    deletion = influence.deletion
+    labels = _pairs(deletion.fixef.columns)
+    return pd.DataFrame(deletion.vcov.reshape(-1, len(labels)), deletion.fixef.index, labels)
+
+
+def _deleted_crossprod(influence: Any) -> Any:
+    """Lambda Lambda' of each refit, from theta: lower factors term by term, column by column."""
+    columns: dict[str, np.ndarray] = {}
+    theta, start = influence.deletion.theta, 0
+    for term in influence.deletion.fit.design.terms:
+        k = len(term.effects)
+        if k > 1 and term.structure != "us":
+            raise mm.UnsupportedError(f"theta of structure {term.structure}")
+        L = np.zeros((len(theta), k, k))
+        column, row = np.triu_indices(k)
+        size = len(row)
+        L[:, row, column] = theta.to_numpy()[:, start : start + size]
+        start += size
+        Sigma = (L @ L.transpose(0, 2, 1)).reshape(len(theta), -1)
+        labels = (f"{term.group}|{pair}" for pair in _pairs(term.effects))
+        columns |= dict(zip(labels, Sigma.T, strict=True))
+    return pd.DataFrame(columns, index=theta.index)
+
+
+_OF_REFITS: dict[str, Callable[[_Work], Value]] = {
+    **_refits("deletion_criterion", lambda i: i.deletion.criterion),
+    **_refits("deletion_sigma", lambda i: i.deletion.sigma),
+    **_refits("deletion_fixef", lambda i: i.deletion.fixef),
+    **_refits("deletion_vcov_fixef", _deleted_vcov),
+    **_refits("deletion_lambda_crossprod", _deleted_crossprod),
+    **_refits("deletion_varcomp", lambda i: i.deletion.varcomp),
+    **_refits("cooks_distance_refit", lambda i: i.deletion.cooks_distance()),
+    **_refits("mdffits_refit", lambda i: i.deletion.mdffits()),
+    **_refits("covtrace_refit", lambda i: i.deletion.covtrace()),
+    **_refits("covratio_refit", lambda i: i.deletion.covratio()),
+    **_refits("rvc", lambda i: i.deletion.rvc()),
+    **_refits("dfbeta_lme4", lambda i: i.dfbeta),
+    **_refits("dfbetas_lme4", lambda i: i.dfbetas),
+    **_refits("cooks_distance_influence_lme4", lambda i: i.cooks_distance),
+    **_refits("dfbeta_varcomp_lme4", lambda i: i.varcomp),
+}
+
+_OF_FIT: dict[str, Callable[[Any], Value]] = {
+    "n_obs": lambda fit: scalar(fit.nobs),
+    "p_fixed": lambda fit: scalar(fit.design.p),
+    "q_random": lambda fit: scalar(fit.design.q),
+    "y_response": lambda fit: _by_row(fit, fit.design.y),
+    "x_matrix": _x_matrix,
+    "x_column_moments": _x_column_moments,
+    "z_rows": _z_rows,
+    "criterion": lambda fit: scalar(fit.criterion),
+    "loglik": lambda fit: scalar(fit.loglik),
+    "aic": lambda fit: scalar(fit.aic),
+    "bic": lambda fit: scalar(fit.bic),
+    "df": lambda fit: scalar(fit.df),
+    "sigma": lambda fit: scalar(fit.sigma),
+    "fixef": lambda fit: _series(fit.fixef),
+    "se_fixef": lambda fit: _series(fit.se),
+    "vcov_fixef": _vcov,
+    "theta": lambda fit: _series(fit.theta),
+    "lambda_crossprod": _lambda_crossprod,
+    "varcorr": _varcorr,
+    "ranef": _ranef,
+    "condvar": _condvar,
+    "varcomp": lambda fit: _series(mm.varcomp(fit)),
+    "ranef_std_lme4": _ranef_std,
+    "ranef_std_nlme": _ranef_std_marginal,
+    "ranef_ls": lambda fit: _ls_part(fit, False),
+    "ranef_ls_std": lambda fit: _ls_part(fit, True),
+    "compare_eb_ls": _eb_against_ls,
+    "fitted": lambda fit: _by_row(fit, fit.fitted),
+    "resid_response": lambda fit: _by_row(fit, fit.resid()),
+    "resid_pearson": lambda fit: _by_row(fit, fit.resid("pearson")),
+    "resid_scaled": lambda fit: _by_row(fit, fit.resid("pearson", scaled=True)),
+    "rstudent_lme4": lambda fit: _by_row(fit, mm.rstudent(fit)),
+    "resid_conditional_studentized": lambda fit: _by_row(fit, mm.resid_conditional(fit, "studentized")),
+    "fitted_marginal": lambda fit: _by_row(fit, fit.fitted_marginal),
+    "resid_marginal": lambda fit: _by_row(fit, mm.resid_marginal(fit)),
+    "resid_marginal_pearson": lambda fit: _by_row(fit, mm.resid_marginal(fit, "pearson")),
+    "resid_marginal_studentized": lambda fit: _by_row(fit, mm.resid_marginal(fit, "studentized")),
+    "resid_marginal_cholesky": lambda fit: _by_row(fit, mm.resid_marginal(fit, "cholesky")),
+    "fitted_ls": lambda fit: _by_row(fit, mm.ls_residuals(fit)[".ls.fitted"]),
+    "resid_ls": lambda fit: _by_row(fit, mm.ls_residuals(fit)[".ls.resid"]),
+    "hatvalues": lambda fit: _by_row(fit, mm.hatvalues(fit)),
+    **_leverage("overall"),
+    **_leverage("fixef"),
+    **_leverage("ranef"),
+    **_leverage("ranef_uc"),
+    "cooks_distance_plugin": lambda fit: _by_row(fit, mm.cooks_distance(fit, kind="plugin")),
+    **_influence("cooks_distance", kind="marginal"),
+    **_influence("mdffits"),
+    **_influence("covtrace"),
+    **_influence("covratio"),
+}
+
+
+def _of_fit(function: Callable[[Any], Value]) -> Callable[[_Work], Value]:
+    return lambda work: function(work.fit)
+
+
+QUANTITIES: MappingProxyType[str, Callable[[_Work], Value]] = MappingProxyType(
+    {name: _of_fit(function) for name, function in _OF_FIT.items()} | _OF_REFITS
 )

@@ -24,7 +24,13 @@ from parity.results import Missing, Results, Value
 from parity.rworker import open_workers, r_environment
 
 TIMEOUT = 900.0  # seconds that one case may take in R
-HLMDIAG = tuple(name for name in NAMES if name.startswith(("cooks_distance_m", "mdffits", "cov", "leverage")))
+ALL_REFITS_TIMEOUT = 6 * 3600.0  # the same where every deletion is refitted
+REFITS = 5000  # refits of one family (all rows, or the levels of one factor) times rows that are made unasked
+HLMDIAG = tuple(
+    name
+    for name in NAMES
+    if "refit" not in name and name.startswith(("cooks_distance_m", "mdffits", "cov", "leverage"))
+)
 HLMDIAG += (
     "resid_response", "resid_conditional_studentized", "resid_marginal", "resid_marginal_pearson",
     "resid_marginal_studentized", "resid_marginal_cholesky", "fitted_marginal", "fitted_ls", "resid_ls",
@@ -33,8 +39,8 @@ HLMDIAG += (
 _MODELS = frozenset({"lmm", "weights", "offset", "contrasts", "at_theta", "optimum", "default"})
 _STATUS = {"crashed": "crashed", "timeout": "timeout", "r_error": "error", "protocol": "error"}
 _CODE = (
-    "answer", "at_theta", "call", "first_principles", "fit", "hlmdiag", "load", "model", "quantities",
-    "write",
+    "answer", "at_theta", "call", "deletion", "first_principles", "fit", "group_residuals", "hlmdiag", "load",
+    "model", "quantities", "write",
 )  # fmt: skip
 _INT32 = np.iinfo(np.int32)
 
@@ -51,16 +57,26 @@ class RLive:
         how R is run; None takes the best way that this machine offers.
     route : "auto", "dense" or "factor"
         how first principles are computed (see `first_principles.R`).
+    refits : int
+        families of deletions with more refits, times rows, than this are skipped.
     """
 
-    def __init__(self, source: str = "lme4", workers: Workers | None = None, route: str = "auto"):
+    def __init__(
+        self,
+        source: str = "lme4",
+        workers: Workers | None = None,
+        route: str = "auto",
+        refits: int = REFITS,
+        timeout: float = TIMEOUT,
+    ):
         packages = r_environment().packages
         self.name = "r_live" if source == "lme4" else source
         self.version = _version("HLMdiag" if source == "hlmdiag" else "lme4", packages)
         by_lme4 = {row.name for row in REGISTRY.values() if row.r_source.startswith("quantities.R")}
         offered = {"all_quantities"} if source == "lme4" else by_lme4 | set(HLMDIAG)
         self.capabilities = _MODELS | offered
-        self._source, self._workers, self._route = source, workers, route
+        self._source, self._workers, self._route, self._refits = source, workers, route, refits
+        self._timeout = timeout
         self._provenance: dict[str, Any] | None = None
 
     def run(
@@ -100,10 +116,11 @@ class RLive:
             "quantities": list(quantities),
             "source": self._source,
             "workspace": self._route,
+            "refits": float(self._refits),
         }
         if theta is not None:
             request["theta"] = np.asarray(theta, dtype=np.float64)
-        reply = self._open().call("answer", {"request": request}, TIMEOUT)
+        reply = self._open().call("answer", {"request": request}, self._timeout)
         return self._results(reply, started)
 
     def close(self) -> None:
@@ -113,7 +130,7 @@ class RLive:
 
     def _open(self) -> Workers:
         if self._workers is None:
-            self._workers = open_workers(TIMEOUT)
+            self._workers = open_workers(self._timeout)
         return self._workers
 
     def _without(self, status: str, message: str, started: float) -> Results:
@@ -163,6 +180,20 @@ def engine() -> RLive:
         return RLive(workers=open_workers(TIMEOUT))
     except RuntimeError as error:
         raise EngineUnavailable(f"engine r_live: {error}") from error
+
+
+def refits() -> RLive:
+    """As `engine`, with all deletions refitted: minutes to hours for models of thousands of rows.
+
+    Raises
+    ------
+    EngineUnavailable
+        as for `engine`.
+    """
+    try:
+        return RLive(workers=open_workers(ALL_REFITS_TIMEOUT), refits=10**12, timeout=ALL_REFITS_TIMEOUT)
+    except RuntimeError as error:
+        raise EngineUnavailable(f"engine r_refits: {error}") from error
 
 
 def hlmdiag() -> RLive:

@@ -31,6 +31,7 @@ GROUPS: dict[Group, str] = {
     "residual": "Fitted values and residuals",
     "leverage": "Leverage",
     "influence": "Influence",
+    "deletion": "Exact deletion (refits)",
 }
 
 

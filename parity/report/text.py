@@ -113,10 +113,17 @@ def _model_lines(case: Case, theta: tuple[float, ...]) -> list[str]:
     ]
 
 
+# What the functions of an R file take, where it is not the fitted model.
+_ARGUMENTS = {
+    "first_principles": "reference$first_principles$.workspace(m)",
+    "deletion": "reference$deletion$.deletions(m, Inf)",
+}
+
+
 def _value_lines(row: Row) -> list[str]:
     file, _, function = REGISTRY[row.quantity].r_source.partition("::")
     source = file.removesuffix(".R")
-    argument = "reference$first_principles$.workspace(m)" if source == "first_principles" else "m"
+    argument = _ARGUMENTS.get(source, "m")
     lines = [
         'source("r_reference/R/load.R")',
         'reference <- load_reference("r_reference/R")',

@@ -4,8 +4,9 @@
 #          how         "at_theta", "polished" or "default"
 #          theta       for "at_theta"
 #          quantities  names
-#          source      "lme4" (quantities.R, then first_principles.R) or "hlmdiag" (hlmdiag.R, then quantities.R)
+#          source      "lme4" (quantities.R and the files of ours) or "hlmdiag" (hlmdiag.R, then quantities.R)
 #          workspace   "auto", "dense" or "factor": the route of first_principles.R
+#          refits      refits times rows of a family of deletions (deletion.R) above which it is skipped
 
 answer <- function(request) {
   m <- tryCatch(fit_as_asked(request), error = identity)
@@ -69,6 +70,8 @@ call_quantity <- function(name, m, workspaces, request) {
   if (by_hlmdiag && is.function(f <- hlmdiag[[paste0("hlmdiag_", name)]])) return(f(m))
   if (is_public(name, quantities)) return(quantities[[name]](m))
   if (by_hlmdiag) missing_value("unsupported", "HLMdiag has no such quantity")
+  if (is_public(name, group_residuals)) return(group_residuals[[name]](m))
+  if (is_public(name, deletion)) return(deletion[[name]](shared_refits(m, workspaces, request)))
   if (!is_public(name, first_principles)) missing_value("unsupported", "no R function computes ", name)
   first_principles[[name]](shared_workspace(m, workspaces, request))
 }
@@ -83,6 +86,11 @@ shared_workspace <- function(m, workspaces, request) {
   workspaces$shared
 }
 
+shared_refits <- function(m, workspaces, request) {
+  if (is.null(workspaces$refits)) workspaces$refits <- deletion$.deletions(m, request$refits)
+  workspaces$refits
+}
+
 checked_result <- function(result) {
   if (length(result$labels) != length(result$values))
     stop(length(result$labels), " labels for ", length(result$values), " values")
@@ -94,5 +102,6 @@ checked_result <- function(result) {
 covered_quantities <- function() {
   public <- function(env) ls(env)
   list(quantities = public(quantities), first_principles = public(first_principles),
+       group_residuals = public(group_residuals), deletion = public(deletion),
        hlmdiag = sub("^hlmdiag_", "", public(hlmdiag)))
 }

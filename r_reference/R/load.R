@@ -8,7 +8,7 @@ load_reference <- function(directory) {
   reference <- new.env(parent = globalenv())
   for (file in c("call.R", "write.R", "model.R", "fit.R", "at_theta.R", "answer.R", "timing.R"))
     sys.source(file.path(directory, file), envir = reference)
-  for (source in c("quantities", "first_principles", "hlmdiag")) {
+  for (source in c("quantities", "first_principles", "group_residuals", "deletion", "hlmdiag")) {
     reference[[source]] <- new.env(parent = reference)
     sys.source(file.path(directory, paste0(source, ".R")), envir = reference[[source]])
   }

@@ -15,6 +15,10 @@ ROWS = tuple(str(i) for i in range(1, 7))
 LEVELS = ("g|a", "g|b", "g|c")
 COEFS = ("(Intercept)", "x")
 PAIRS = tuple(f"{a}|{b}" for a in COEFS for b in COEFS)
+COMPONENTS = ("sigma2", "D11")
+PARTS = {
+    "coef": COEFS, "coef_pair": PAIRS, "component": COMPONENTS, "covariance": ("g|(Intercept)|(Intercept)",)
+}  # fmt: skip
 
 
 def _spread(labels: tuple[str, ...], start: float) -> Value:
@@ -30,6 +34,9 @@ def model_values(shift: float = 0.0) -> dict[str, Value]:
         "level_row": tuple(f"g|{row}" for row in ROWS),
         "x_cell": tuple(f"{row}|{name}" for row in ROWS for name in COEFS),
         "x_moment": tuple(f"{name}|sum" for name in COEFS),
+        "component": COMPONENTS,
+        **{f"obs_{kind}": tuple(f"{row}|{x}" for row in ROWS for x in names) for kind, names in PARTS.items()},
+        **{f"level_{kind}": tuple(f"{u}|{x}" for u in LEVELS for x in names) for kind, names in PARTS.items()},
     }  # fmt: skip
     from parity.quantities import REGISTRY
 
