@@ -18,7 +18,7 @@ import numpy as np
 
 from .covariance import BlockCovariance
 from .families import Conditional
-from .pirls import Modes, find_joint_modes, find_modes
+from .pirls import Modes, find_joint_modes, find_modes, rows_product
 from .weighted import Blocks, System
 
 __all__ = ["Laplace", "Point"]
@@ -151,9 +151,7 @@ class Laplace:
         QW = self.Q * W
         cross = self.system.cross(QW)
         _, NC = modes.factor.solve(cross)
-        out = QW @ self.Q.T
-        for x, y in zip(cross, NC, strict=True):
-            out -= x.reshape(len(x), -1) @ np.ascontiguousarray(y).reshape(len(y), -1).T
+        out = QW @ self.Q.T - rows_product(cross, NC)
         return 0.5 * (out + out.T)
 
 

@@ -16,7 +16,7 @@ from .errors import FitError
 from .families import Conditional, Working
 from .weighted import Blocks, System, WeightedFactor
 
-__all__ = ["Modes", "find_joint_modes", "find_modes"]
+__all__ = ["JointModes", "Modes", "find_joint_modes", "find_modes", "rows_product"]
 
 MAX_ITERATIONS = 200
 HALVINGS = 25
@@ -179,7 +179,7 @@ def find_joint_modes(
         g = [z - x for z, x in zip(system.cross(at.s[None]), v, strict=True)]
         cross = system.cross(H * Q)
         _, NC = newton.solve(cross)
-        XVX = (Q * H) @ Q.T - _rows_product(cross, NC)
+        XVX = (Q * H) @ Q.T - rows_product(cross, NC)
         dv0, db0 = newton.solve(g)
         right = Q @ at.s - np.array(
             [sum(np.vdot(c[i], d) for c, d in zip(cross, db0, strict=True)) for i in range(len(Q))]
@@ -212,9 +212,10 @@ def find_joint_modes(
     raise FitError(f"fixed and random effects were not found together in {MAX_ITERATIONS} iterations")
 
 
-def _rows_product(x: Blocks, y: Blocks) -> np.ndarray:
+def rows_product(x: Blocks, y: Blocks) -> np.ndarray:
     """(r, r) sums over blocks of x_i y_j."""
-    return sum(
-        a.reshape(len(a), -1) @ np.ascontiguousarray(b).reshape(len(b), -1).T
-        for a, b in zip(x, y, strict=True)
-    )
+    total = np.zeros((len(x[0]), len(y[0])))
+    if total.size:
+        for a, b in zip(x, y, strict=True):
+            total += a.reshape(len(a), -1) @ np.ascontiguousarray(b).reshape(len(b), -1).T
+    return total

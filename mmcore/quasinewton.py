@@ -121,7 +121,7 @@ def _descend(objective: Objective, x: np.ndarray, control: Control, box: Box) ->
         converged = decrement < tolerance
         there = _search(objective, here, g, _cap(objective, here.x, step), noise, box)
         if there is None:
-            flat = decrement < 1e-6 * (1.0 + abs(here.f))
+            flat = decrement < 1e-9 * (1.0 + abs(here.f))
             if flat or fresh:
                 return _Run(here, g, Status.CONVERGED if flat else Status.STALLED, iteration)
             B, fresh = objective.expected_hessian(here), True
