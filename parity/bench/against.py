@@ -25,6 +25,7 @@ from parity.rcall import Workers
 from parity.run import run as compare
 
 WORSE = 1e-6  # relative excess of the criterion above the best side's; default lmer ends up to 1e-9 above
+DENSE = ("tiny", "small")  # sizes for all engines: some hold rows x levels densely, which a large problem cannot
 LONG = 20.0  # seconds of one round from which on fewer rounds are taken
 JUDGED = ("criterion", "fixef", "se_fixef", "sigma", "varcorr")  # what an engine's digits are counted on
 
@@ -243,7 +244,7 @@ def run(
 
     Parameters
     ----------
-    engines : timed on the problems whose data are shipped.
+    engines : timed on the problems of the sizes `DENSE` whose data are shipped.
     judges : engine name -> engine that is asked for all of `JUDGED`, to count its digits.
     references : whose numbers are right, the surest first; without any no digits are counted.
     with_memory : whether to measure the peak memory of mmcore and lme4, a process each.
@@ -255,7 +256,7 @@ def run(
         if workers is not None and request is not None:
             sides["lme4"] = lme4_side(request, workers)
         case = problem.case
-        if case is not None:
+        if case is not None and problem.size in DENSE:
             sides |= {engine.name: engine_side(engine, case) for engine in engines}
         entries = measure(problem, sides, len(data), rounds)
         for i, entry in enumerate(entries):

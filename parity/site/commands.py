@@ -55,7 +55,10 @@ def report(
         stack.enter_context(closing(remembered))
         engines, absent = _engines(names)
         stack.enter_context(closing(engines))
-        reports = [_compared(engine, chosen, remembered, notes, known, jobs) for engine in engines]
+        reports = [
+            _compared(engine, chosen, remembered, notes, known, jobs, () if i == 0 else _estimates())
+            for i, engine in enumerate(engines)
+        ]
     absent += _left_out(chosen, slow, cases)
     _write(directory, reports, fits, tables, known, absent)
     sys.exit(reports[0].exit_code)
@@ -100,7 +103,7 @@ def _engines(names: tuple[str, ...]) -> tuple[list[Any], list[tuple[str, str]]]:
     return engines, absent
 
 
-def _compared(engine: Any, cases: Any, references: Any, notes: Any, known: Any, jobs: int) -> "Report":
+def _compared(engine: Any, cases: Any, references: Any, notes: Any, known: Any, jobs: int, quantities: tuple[str, ...]) -> "Report":
     from rich.console import Console
 
     from parity.report.table import progress
@@ -109,11 +112,19 @@ def _compared(engine: Any, cases: Any, references: Any, notes: Any, known: Any, 
     with progress(Console(stderr=True)) as bar:
         task = bar.add_task(engine.name, total=len(cases))
         found = run(
-            cases, engine, references, lanes=LANES, known=known, jobs=jobs, notes=notes,  # type: ignore[arg-type]
+            cases, engine, references, lanes=LANES, quantities=quantities, known=known, jobs=jobs, notes=notes,  # type: ignore[arg-type]
             observer=lambda _: bar.advance(task),
         )  # fmt: skip
     click.echo(f"{engine.name}: {found.headline} ({found.seconds:.0f} s)", err=True)
     return found
+
+
+def _estimates() -> tuple[str, ...]:
+    """What engines beside the first are compared on: all but influence, whose definitions are rarely theirs and which
+    takes R minutes."""
+    from parity.quantities import REGISTRY
+
+    return tuple(name for name, row in REGISTRY.items() if row.group not in ("influence", "deletion"))
 
 
 def _left_out(chosen: Any, slow: bool, asked: tuple[str, ...]) -> list[tuple[str, str]]:
@@ -123,7 +134,8 @@ def _left_out(chosen: Any, slow: bool, asked: tuple[str, ...]) -> list[tuple[str
     names = {case.name for case in chosen}
     left = [case.name for case in load_cases() if case.name not in names]
     why = "not asked for" if asked else "tagged slow; --slow runs them" if not slow else "not chosen"
-    out = [(f"{len(left)} cases: {', '.join(left)}", why)] if left else []
+    out = [(f"{len(left)} cases", f"{why}: {', '.join(left)}")] if left else []
+    out.append(("influence measures of the engines beside the first", "`parity run --engine NAME` compares them"))
     return [*out, ("lanes default and certified", "this site shows at_theta and optimum; `parity run --lane` has them")]
 
 
