@@ -2,10 +2,16 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help parity test setup quick gate gate-live gate-recorded lint format types bench hlmdiag docs wheel clean
+.PHONY: help parity test setup quick gate gate-live gate-recorded lint format types bench \
+	bench-compare report fuzz hlmdiag docs wheel clean
 
 BIN := .venv/bin
 REPORT ?= parity-report
+BASE ?= HEAD~1
+ROUNDS ?= 5
+# More words for `parity gate` and `parity fuzz`.
+GATE ?=
+FUZZ ?=
 # Tests of one file share their R process; more than four processes would only start more of these.
 PARALLEL ?= -n auto --maxprocesses 4 --dist loadfile
 # One BLAS thread: R's default, sums in a fixed order, no contention on small machines.
@@ -33,10 +39,10 @@ gate: setup ## the verdict by exit code: live R where it is, and the recorded re
 	@$(MAKE) --no-print-directory gate-recorded
 
 gate-live: ## the gate against live R
-	@$(BIN)/parity gate --reference live
+	@$(BIN)/parity gate --reference live $(GATE)
 
 gate-recorded: ## the gate against the recorded references
-	@$(BIN)/parity gate --reference recorded
+	@$(BIN)/parity gate --reference recorded $(GATE)
 
 lint: setup ## ruff: rules and layout
 	@$(BIN)/ruff check .
@@ -49,9 +55,20 @@ format: setup ## let ruff mend rules and layout
 types: setup ## mypy
 	@$(BIN)/mypy
 
-bench: setup ## formula to fit, mmcore against lme4 in one run, answers checked first; then the micro-benchmarks
-	@$(BIN)/parity bench run sleepstudy penicillin pastes hsb82
-	@$(BIN)/python -m pytest -q benchmarks --benchmark-only --benchmark-columns=min,median,iqr,rounds
+bench: setup ## stages by size, then mmcore against lme4 and other engines, in turns, answers checked first; 15 minutes
+	@$(BIN)/python -m pytest -q benchmarks --benchmark-only --benchmark-max-time=0.5 --benchmark-min-rounds=3 \
+	  --benchmark-columns=min,median,iqr,rounds --benchmark-json=benchmarks/stages.json
+	@$(BIN)/parity bench run --rounds $(ROUNDS) --engine all --digits --memory --scaling n --scaling q --scaling terms \
+	  --json benchmarks/measured/fit.json --history
+
+bench-compare: setup ## every stage of BASE (a git revision) and of this checkout in turns; fails on a regression
+	@$(BIN)/parity bench compare $(BASE) --markdown bench-compare.md
+
+report: setup ## compare all engines that are here and write the site: REPORT/index.html
+	@$(BIN)/parity report $(REPORT)
+
+fuzz: setup ## random models against live R
+	@$(BIN)/parity fuzz $(FUZZ)
 
 hlmdiag: ## try to install HLMdiag from CRAN (into .r-library)
 	@scripts/setup.sh hlmdiag
@@ -63,4 +80,4 @@ wheel: setup ## build dist/*.whl
 	@$(BIN)/python -m hatchling build -t wheel
 
 clean: ## remove what the tools made; .venv, .r-library and R stay
-	@rm -rf build dist $(REPORT) .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks .setup
+	@rm -rf build dist $(REPORT) .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks .setup bench-compare.md benchmarks/stages.json

@@ -1,6 +1,6 @@
 """Writes the pages of docs/ that are tables of what the program itself holds, so that no fact stands twice.
 
-python scripts/make_docs.py            writes docs/quantities.md, docs/verdicts.md, docs/data.md
+python scripts/make_docs.py            writes docs/quantities.md, docs/verdicts.md, docs/data.md, docs/speed.md
 python scripts/make_docs.py --check    exit code 1, naming the page, if one of them is out of date
 """
 
@@ -9,10 +9,12 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from mmcore import datasets
+from parity.bench import speed_page
 from parity.quantities import INDEXES, MEASURES, REGISTRY
 from parity.verdicts import Verdict
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
+MEASURED = DOCS.parent / "benchmarks" / "measured"
 NOTE = "<!-- made by scripts/make_docs.py; edit the source it reads, not this page -->"
 
 
@@ -31,7 +33,12 @@ def main(arguments: Sequence[str]) -> int:
 
 def pages() -> dict[str, str]:
     """File name -> content of every generated page."""
-    return {"quantities.md": quantities_page(), "verdicts.md": verdicts_page(), "data.md": data_page()}
+    return {
+        "quantities.md": quantities_page(),
+        "verdicts.md": verdicts_page(),
+        "data.md": data_page(),
+        "speed.md": speed_page.page(MEASURED),
+    }
 
 
 def quantities_page() -> str:
