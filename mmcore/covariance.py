@@ -5,9 +5,13 @@ moves; ``theta`` are the entries of the lower Cholesky factor Lambda that lme4 r
 ``diag`` the two are the same (Bates et al. 2015, eq. 4: Sigma = Lambda Lambda'); for ``cs`` and ``ar1`` the
 parameters are standard deviations relative to sigma and a correlation.
 
-A *chart* is a (k, k) matrix C: with it, ``us`` and ``diag`` parametrise Sigma = C Lambda Lambda' C'. The
-model is the same for every C; a good one makes the effects comparable in size and puts those that vanish
-last, where a triangular factor can let them go in a straight line. Without a chart C is the identity.
+The products of a model may stand in other coordinates than its effects: columns Z C of a *frame* C, with
+effects b = C b~. ``sigma``, ``jacobian`` and ``curvature`` are those of b~; ``Lambda`` and ``theta`` are of
+b.
+
+A *chart* P (k, k) lets ``us`` and ``diag`` parametrise Cov(b~) = P L L' P'. The model is the same for every
+P; a good one makes the effects comparable in size and puts those that vanish last, where a triangular factor
+can let them go in a straight line. The *standard* parameters, those of theta, have P = C^-1.
 
 Terms on the same grouping factor are one *block*: their Sigma is block diagonal.
 """
@@ -19,6 +23,7 @@ from functools import lru_cache
 from itertools import product
 
 import numpy as np
+from scipy.linalg.lapack import dtrtri
 
 from .errors import DataError
 
@@ -33,6 +38,7 @@ __all__ = [
 ]
 
 START = 0.55  # relative sd to start from: at 1 a capped Newton step can land exactly on theta = 0
+LARGE = 2.0  # relative sd of a second start
 NEARLY_SINGULAR = 0.1  # relative pivot in the chart below which a second optimum is looked for
 PIVOT_RATIO = 6.0  # an effect with this many times the remaining variance of an earlier one goes before it
 
@@ -68,13 +74,14 @@ class Structure:
     n_par: int
     n_theta: int
     bounds: tuple[np.ndarray, np.ndarray] | None = None  # lower and upper limits of ``par``
+    frame: np.ndarray | None = None  # (k, k) C with b = C b~; None for the identity
 
     def start(self, sd: np.ndarray | None = None) -> np.ndarray:
         """Parameters of independent effects with relative standard deviations ``sd`` (k,) in the chart."""
         raise NotImplementedError
 
     def sigma(self, par: np.ndarray) -> np.ndarray:
-        """(k, k) covariance relative to the residual variance."""
+        """(k, k) covariance of b~ relative to the residual variance."""
         raise NotImplementedError
 
     def jacobian(self, par: np.ndarray) -> np.ndarray:
@@ -85,8 +92,12 @@ class Structure:
         """(n_par, n_par) with <G, d2Sigma / dpar dpar'>: the part of the Hessian a gradient G brings."""
         raise NotImplementedError
 
-    def charted(self, C: np.ndarray) -> Structure:
-        """The same structure in the chart C; structures without a free scale stay as they are."""
+    def framed(self, C: np.ndarray) -> Structure:
+        """The structure, with standard parameters, of a term whose products are in the frame C."""
+        raise NotImplementedError
+
+    def charted(self, P: np.ndarray) -> Structure:
+        """The same structure in the chart P; structures without a free scale stay as they are."""
         return self
 
     def from_standard(self, par: np.ndarray) -> np.ndarray:
@@ -111,8 +122,8 @@ class Structure:
         raise NotImplementedError
 
     def Lambda(self, par: np.ndarray) -> np.ndarray:
-        """(k, k) lower triangular with Lambda Lambda' = Sigma."""
-        return cholesky_psd(self.sigma(par))
+        """(k, k) lower triangular with Lambda Lambda' the relative covariance of b."""
+        raise NotImplementedError
 
     def theta(self, par: np.ndarray) -> np.ndarray:
         """(n_theta,) the entries of Lambda that lme4 keeps, in its order."""
@@ -153,19 +164,26 @@ def _triangle_tensors(k: int) -> tuple[np.ndarray, ...]:
 
 
 class Unstructured(Structure):
-    """Any positive semi-definite Sigma; par = lower triangle of Lambda by columns, in the chart C."""
+    """Any positive semi-definite Sigma; par = lower triangle of L by columns, Cov(b~) = P L L' P' in the
+    chart P."""
 
-    def __init__(self, k: int, chart: np.ndarray | None = None) -> None:
+    def __init__(self, k: int, chart: np.ndarray | None = None, frame: np.ndarray | None = None) -> None:
         self.k, self.n_par = k, k * (k + 1) // 2
         self.n_theta = self.n_par
-        self.chart = chart
+        self.chart, self.frame = chart, frame
+        self.standard = chart is None and frame is None
         self._row, self._col, self._diag, base, self._same_column = _triangle_tensors(k)
         if chart is not None:
             base = np.matmul(chart, np.matmul(chart, base.reshape(self.n_par, k, k**3)).reshape(-1, k, k**2))
         self._base = base.reshape(self.n_par * k * k, k * k)
 
-    def charted(self, C: np.ndarray) -> Unstructured:
-        return Unstructured(self.k, C)
+    def framed(self, C: np.ndarray) -> Unstructured:
+        out = Unstructured(self.k, dtrtri(C, lower=0)[0], C)
+        out.standard = True
+        return out
+
+    def charted(self, P: np.ndarray) -> Unstructured:
+        return Unstructured(self.k, P, self.frame)
 
     def start(self, sd: np.ndarray | None = None) -> np.ndarray:
         par = np.zeros(self.n_par)
@@ -177,13 +195,17 @@ class Unstructured(Structure):
         L[self._row, self._col] = par
         return L
 
+    def _half(self, par: np.ndarray) -> np.ndarray:
+        """(k, k) P L."""
+        L = self._factor(par)
+        return L if self.chart is None else self.chart @ L
+
     def sigma(self, par: np.ndarray) -> np.ndarray:
         if self.k == 1:
             c = 1.0 if self.chart is None else float(self.chart[0, 0])
             return np.array([[(c * par[0]) ** 2]])
-        L = self._factor(par)
-        CL = L if self.chart is None else self.chart @ L
-        return CL @ CL.T
+        half = self._half(par)
+        return half @ half.T
 
     def jacobian(self, par: np.ndarray) -> np.ndarray:
         if self.k == 1:
@@ -224,7 +246,7 @@ class Unstructured(Structure):
             return None
         chart = np.eye(k) if self.chart is None else self.chart
         factor = cholesky_psd(A[np.ix_(order, order)])
-        return Unstructured(k, chart[:, order]), factor[self._row, self._col]
+        return Unstructured(k, chart[:, order], self.frame), factor[self._row, self._col]
 
     def alternatives(self, par: np.ndarray) -> list[np.ndarray]:
         """Of a nearly singular Sigma: the correlations reversed, and nearly rank-one matrices of every sign
@@ -234,35 +256,36 @@ class Unstructured(Structure):
         if not 1 < k <= 4 or size.min() > NEARLY_SINGULAR * size.max():
             return []
         out = [np.where(self._row == self._col, par, -par)]
-        found = np.sqrt(np.square(self._factor(par)).sum(axis=1))
-        found = np.maximum(found, 0.1 * max(found.max(), START))
-        for rho, sd in ((0.98, found), (0.9, np.full(k, 2.0))):
-            for signs in product((1.0, -1.0), repeat=k - 1):
-                v = np.array([1.0, *signs]) * sd
-                near = cholesky_psd(rho * np.outer(v, v) + (1.0 - rho) * np.diag(sd * sd))
-                out.append(near[self._row, self._col])
+        for signs in product((1.0, -1.0), repeat=k - 1):
+            v = np.array([1.0, *signs])
+            near = cholesky_psd(LARGE**2 * (0.9 * np.outer(v, v) + 0.1 * np.eye(k)))
+            out.append(near[self._row, self._col])
         return out
 
     def from_standard(self, par: np.ndarray) -> np.ndarray:
-        if self.chart is None:
+        if self.standard:
             return np.array(par, float)
-        half = np.linalg.solve(self.chart, self._factor(par))
+        half = self._factor(par)
+        for matrix in (self.frame, self.chart):
+            half = half if matrix is None else np.linalg.solve(matrix, half)
         return cholesky_psd(half @ half.T)[self._row, self._col]
 
     def to_standard(self, par: np.ndarray) -> np.ndarray:
-        if self.chart is None:
-            return self.canonical(par)
-        return cholesky_psd(self.sigma(par))[self._row, self._col]
+        return self.canonical(par) if self.standard else self.Lambda(par)[self._row, self._col]
 
     def canonical(self, par: np.ndarray) -> np.ndarray:
         sign = np.where(par[self._diag] < 0, -1.0, 1.0)
         return par * sign[self._col] + 0.0
 
     def Lambda(self, par: np.ndarray) -> np.ndarray:
-        return self._factor(par) if self.chart is None else cholesky_psd(self.sigma(par))
+        if self.standard:
+            return self._factor(par)
+        half = self._half(par)
+        half = half if self.frame is None else self.frame @ half
+        return cholesky_psd(half @ half.T)
 
     def theta(self, par: np.ndarray) -> np.ndarray:
-        return np.array(par, float) if self.chart is None else self.to_standard(par)
+        return np.array(par, float) if self.standard else self.to_standard(par)
 
     def from_theta(self, theta: np.ndarray) -> np.ndarray:
         return self.from_standard(theta)
@@ -276,17 +299,29 @@ class Unstructured(Structure):
 
 
 class Diagonal(Structure):
-    """Uncorrelated effects: one standard deviation each, or one for all (homogeneous)."""
+    """Uncorrelated effects: one standard deviation each, or one for all (homogeneous).
 
-    def __init__(self, k: int, homogeneous: bool, scale: np.ndarray | None = None) -> None:
-        self.k, self.homogeneous = k, homogeneous
+    par = standard deviations in units of ``unit`` (n_par,).
+    """
+
+    def __init__(
+        self, k: int, homogeneous: bool, unit: np.ndarray | None = None, frame: np.ndarray | None = None
+    ) -> None:
+        self.k, self.homogeneous, self.frame = k, homogeneous, frame
         self.n_par = self.n_theta = 1 if homogeneous else k
-        self._scale = np.ones(self.n_par) if scale is None else scale
-        self._J = (np.ones((1, k)) if homogeneous else np.eye(k)) * self._scale[:, None]
+        self._unit = np.ones(self.n_par) if unit is None else unit
+        share = (np.ones((1, k)) if homogeneous else np.eye(k)) * self._unit[:, None]
+        self._raw = share  # sd of b = par @ _raw, of b~ = par @ _J
+        self._J = share if frame is None else share / frame.diagonal()
 
-    def charted(self, C: np.ndarray) -> Diagonal:
-        scale = np.sqrt(np.square(C).sum(axis=1))
-        return Diagonal(self.k, self.homogeneous, scale.mean(keepdims=True) if self.homogeneous else scale)
+    def framed(self, C: np.ndarray) -> Diagonal:
+        return Diagonal(self.k, self.homogeneous, None, C)
+
+    def charted(self, P: np.ndarray) -> Diagonal:
+        C = P if self.frame is None else self.frame @ P
+        unit = np.sqrt(np.square(C).sum(axis=1))
+        unit = unit.mean(keepdims=True) if self.homogeneous else unit
+        return Diagonal(self.k, self.homogeneous, unit, self.frame)
 
     def start(self, sd: np.ndarray | None = None) -> np.ndarray:
         if sd is None:
@@ -294,7 +329,7 @@ class Diagonal(Structure):
         return np.array([sd.mean()]) if self.homogeneous else np.array(sd, float)
 
     def Lambda(self, par: np.ndarray) -> np.ndarray:
-        return np.diag(par @ self._J)
+        return np.diag(par @ self._raw)
 
     def sigma(self, par: np.ndarray) -> np.ndarray:
         return np.diag((par @ self._J) ** 2)
@@ -306,19 +341,19 @@ class Diagonal(Structure):
         return np.diag(2.0 * (np.square(self._J) @ np.diag(G)))
 
     def from_standard(self, par: np.ndarray) -> np.ndarray:
-        return par / self._scale
+        return par / self._unit
 
     def to_standard(self, par: np.ndarray) -> np.ndarray:
-        return np.abs(par) * self._scale
+        return np.abs(par) * self._unit
 
     def canonical(self, par: np.ndarray) -> np.ndarray:
         return np.abs(par)
 
     def theta(self, par: np.ndarray) -> np.ndarray:
-        return par * self._scale
+        return par * self._unit
 
     def from_theta(self, theta: np.ndarray) -> np.ndarray:
-        return theta / self._scale
+        return theta / self._unit
 
     def theta_names(self, effects: Sequence[str]) -> list[str]:
         return ["*"] if self.homogeneous else list(effects)
@@ -336,22 +371,26 @@ class Compound(Structure):
     within the interval in which Sigma is positive semi-definite: [-1/(k-1), 1] for cs, [-1, 1] for ar1.
     """
 
-    def __init__(self, k: int, kind: str, homogeneous: bool) -> None:
-        self.k, self.kind, self.homogeneous = k, kind, homogeneous
+    def __init__(self, k: int, kind: str, homogeneous: bool, frame: np.ndarray | None = None) -> None:
+        self.k, self.kind, self.homogeneous, self.frame = k, kind, homogeneous, frame
         self.n_sd = 1 if homogeneous else k
         self.n_par = self.n_sd + 1
         self.n_theta = 2 * k - 1 if homogeneous else k * (k + 1) // 2
-        self._J = np.ones((1, k)) if homogeneous else np.eye(k)
+        self._raw = np.ones((1, k)) if homogeneous else np.eye(k)  # sd of b = par[:-1] @ _raw, of b~ with _J
+        self._J = self._raw if frame is None else self._raw / frame.diagonal()
         lag = np.abs(np.subtract.outer(np.arange(k), np.arange(k)))
         self._power = lag if kind == "ar1" else (lag > 0).astype(int)
         lower = np.append(np.zeros(self.n_sd), -1.0 if kind == "ar1" else -1.0 / (k - 1))
-        self.bounds = (lower, np.append(np.full(self.n_sd, np.inf), 1.0))
+        self._limits = self.bounds = (lower, np.append(np.full(self.n_sd, np.inf), 1.0))
+
+    def framed(self, C: np.ndarray) -> Compound:
+        return Compound(self.k, self.kind, self.homogeneous, C)
 
     def start(self, sd: np.ndarray | None = None) -> np.ndarray:
-        each = (
-            np.full(self.n_sd, START) if sd is None else (sd.mean(keepdims=True) if self.homogeneous else sd)
-        )
-        return np.append(each, 0.1)
+        if sd is None:
+            return np.append(np.full(self.n_sd, START), 0.1)
+        sd = sd if self.frame is None else sd * self.frame.diagonal()
+        return np.append(sd.mean() if self.homogeneous else sd, 0.1)
 
     def _correlations(self, rho: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Correlation matrix and its first two derivatives in rho."""
@@ -366,7 +405,7 @@ class Compound(Structure):
         return np.outer(sd, sd) * self._correlations(par[-1])[0]
 
     def Lambda(self, par: np.ndarray) -> np.ndarray:
-        return (par[:-1] @ self._J)[:, None] * cholesky_psd(self._correlations(par[-1])[0])
+        return (par[:-1] @ self._raw)[:, None] * cholesky_psd(self._correlations(par[-1])[0])
 
     def jacobian(self, par: np.ndarray) -> np.ndarray:
         sd = par[:-1] @ self._J
@@ -384,7 +423,7 @@ class Compound(Structure):
         return H
 
     def canonical(self, par: np.ndarray) -> np.ndarray:
-        return np.clip(par, *self.bounds)
+        return np.clip(par, *self._limits)
 
     def theta(self, par: np.ndarray) -> np.ndarray:
         L = self.Lambda(par)
@@ -416,8 +455,9 @@ class Compound(Structure):
         pairs = [(i, i + 1) for i in range(self.k - 1) if sd[i] > 0 and sd[i + 1] > 0]
         i, j = pairs[0] if pairs else (0, 0)
         rho = Sigma[i, j] / (sd[i] * sd[j]) if pairs else 0.0
-        par = np.append(sd[: self.n_sd], np.clip(rho, self.bounds[0][-1], 1.0))
-        if np.abs(self.sigma(par) - Sigma).max() > 1e-6 * max(1e-300, Sigma.max()):
+        par = np.append(sd[: self.n_sd], np.clip(rho, self._limits[0][-1], 1.0))
+        again = self.Lambda(par)
+        if np.abs(again @ again.T - Sigma).max() > 1e-6 * max(1e-300, Sigma.max()):
             raise DataError(
                 f"theta {theta!r} is not the Cholesky factor of a covariance of the form {self.kind}"
             )
@@ -428,7 +468,7 @@ class Compound(Structure):
             return _triangle_names(effects)
         if self.kind == "ar1":
             first = [effects[0], *(f"{e}.{effects[0]}" for e in effects[1:])]
-            return first + [effects[1], *(f"{e}.{effects[1]}" for e in effects[2:])]
+            return [*first, effects[1], *(f"{e}.{effects[1]}" for e in effects[2:])]
         return [name for e in effects for name in (e, f"*.{e}")][:-1]
 
     def par_names(self, effects: Sequence[str]) -> list[str]:
@@ -483,12 +523,12 @@ class BlockCovariance:
                 out[t] = self.structures[t].start(sd[b][rows])
         return _joined(out)
 
-    def charted(self, charts: Sequence[np.ndarray]) -> BlockCovariance:
-        """The same structures in charts, one (K, K) block-diagonal matrix per block."""
+    def charted(self, charts: Sequence[np.ndarray] | None = None) -> BlockCovariance:
+        """The same structures in charts, one (K, K) block-diagonal matrix per block; None: the identity."""
         out = list(self.structures)
         for b, terms in enumerate(self.blocks):
             for t, rows in zip(terms, self.rows[b], strict=True):
-                out[t] = out[t].charted(charts[b][rows, rows])
+                out[t] = out[t].charted(np.eye(out[t].k) if charts is None else charts[b][rows, rows])
         return BlockCovariance(self.blocks, out)
 
     def rechart(self, par: np.ndarray) -> tuple[BlockCovariance, np.ndarray] | None:
@@ -500,8 +540,10 @@ class BlockCovariance:
         return BlockCovariance(self.blocks, [s for s, _ in pairs]), _joined([p for _, p in pairs])
 
     def alternatives(self, par: np.ndarray) -> list[np.ndarray]:
-        """Other starts, one term changed at a time."""
-        out = []
+        """Other starts: all effects large if one is nearly absent, then one term changed at a time."""
+        scales = np.abs(par[self.scale_index()])
+        nearly = len(scales) > 1 and scales.min() < NEARLY_SINGULAR * max(scales.max(), START)
+        out = [self.start([np.full(K, LARGE) for K in self.K])] if nearly else []
         for structure, at in zip(self.structures, self._par, strict=True):
             for piece in structure.alternatives(par[at]):
                 out.append(par.copy())
@@ -521,7 +563,7 @@ class BlockCovariance:
         return [par[s] for s in self._par]
 
     def sigma(self, par: np.ndarray) -> list[np.ndarray]:
-        """(K, K) relative covariance per block."""
+        """(K, K) relative covariance of b~ per block."""
         out = []
         for b, terms in enumerate(self.blocks):
             if len(terms) == 1:
@@ -582,6 +624,18 @@ class BlockCovariance:
         return _joined(
             [s.start + t.scale_index for s, t in zip(self._par, self.structures, strict=True)], np.intp
         )
+
+    @property
+    def frames(self) -> list[np.ndarray]:
+        """(K, K) frame C per block, b = C b~, block diagonal by term."""
+        out = []
+        for b, terms in enumerate(self.blocks):
+            C = np.eye(self.K[b])
+            for t, rows in zip(terms, self.rows[b], strict=True):
+                if self.structures[t].frame is not None:
+                    C[rows, rows] = self.structures[t].frame
+            out.append(C)
+        return out
 
     def Lambda(self, par: np.ndarray) -> tuple[np.ndarray, ...]:
         """(k, k) lower factor per term."""

@@ -7,12 +7,12 @@ import numpy as np
 from .covariance import BlockCovariance, structure_for
 from .design import Design
 from .kernels import Factor, Kernel, Likelihood, kernel_for
-from .moments import charts, start_sd
+from .moments import start_sd
 from .products import CrossProducts, cross_products
 
-__all__ = ["Criterion", "criterion_for"]
+__all__ = ["Criterion", "covariance_of", "criterion_for"]
 
-MANY_STARTS_Q = 500  # random effects up to which several Newton runs cost a few milliseconds
+MANY_STARTS_Q = 150  # random effects up to which several Newton runs cost a few milliseconds
 
 
 class Criterion:
@@ -49,10 +49,9 @@ class Criterion:
         return cov.in_par_order(g), cov.in_par_order(H) + cov.curvature(par, G)
 
     def charted(self) -> tuple[Criterion, np.ndarray]:
-        """The same criterion in charts that suit the data, and parameters to start from."""
-        C = charts(self.kernel, self.covariance)
-        work = Criterion(self.kernel, self.covariance.charted(C), self.like)
-        return work, work.covariance.start(start_sd(self.kernel, C, self.like.sigma))
+        """The same criterion in the coordinates of the products, and parameters to start from."""
+        work = Criterion(self.kernel, self.covariance.charted(), self.like)
+        return work, work.covariance.start(start_sd(self.kernel, self.like.sigma))
 
     def rechart(self, par: np.ndarray) -> tuple[Criterion, np.ndarray] | None:
         """The criterion in better charts and the parameters there, or None if the present ones will do."""
@@ -69,6 +68,17 @@ class Criterion:
 def criterion_for(design: Design, like: Likelihood, products: CrossProducts | None = None) -> Criterion:
     """The criterion of a design; ``products`` may be given when they exist already."""
     products = cross_products(design) if products is None else products
+    return Criterion(kernel_for(products), covariance_of(design, products), like)
+
+
+def covariance_of(design: Design, products: CrossProducts) -> BlockCovariance:
+    """The structures of a design's terms, with standard parameters, in the frames of its products."""
     structures = [structure_for(t.structure, len(t.effects), t.homogeneous) for t in design.terms]
-    covariance = BlockCovariance([b.terms for b in products.blocks], structures)
-    return Criterion(kernel_for(products), covariance, like)
+    for block in products.blocks:
+        at = 0
+        for t in block.terms:
+            rows = slice(at, at + structures[t].k)
+            if block.frame is not None:
+                structures[t] = structures[t].framed(block.frame[rows, rows])
+            at = rows.stop
+    return BlockCovariance([b.terms for b in products.blocks], structures)

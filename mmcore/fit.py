@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -17,8 +17,11 @@ from .design import Design, build
 from .errors import ConvergenceWarning, DataError, SingularWarning, UnsupportedError
 from .kernels import Factor, Likelihood
 from .optimize import Control, Status, minimize
+from .predict import predict
 from .printing import summary_text
+from .simulate import simulate
 from .varcorr import TermCovariance, VarCorr
+from .varident import ResidualGroups, fit_varident, residual_groups
 
 __all__ = ["Fit", "OptInfo", "fit_at", "fit_design", "lm", "lmer"]
 
@@ -34,6 +37,7 @@ class OptInfo:
     iterations: int  # of the criterion with gradient and second-order matrix
     gradient: np.ndarray  # (n_par,) at the last derivative evaluation
     message: str
+    starts: int = 1  # optimizer runs; both counts are over all of them
 
 
 @dataclass(frozen=True)
@@ -53,6 +57,7 @@ class Fit:
     status: Status
     optinfo: OptInfo
     family: None = None  # a Gaussian model
+    residual: ResidualGroups | None = None  # residual standard deviations by group, if asked for
 
     # ---- numbers ----------------------------------------------------------------------------------------
 
@@ -137,7 +142,8 @@ class Fit:
     @property
     def df(self) -> int:
         """Number of estimated parameters: p + covariance parameters + 1 for sigma (0 if sigma was given)."""
-        return self.design.p + len(self.par) + (self.state.like.sigma is None)
+        ratios = 0 if self.residual is None else len(self.residual.levels) - 1
+        return self.design.p + len(self.par) + (self.state.like.sigma is None) + ratios
 
     @property
     def aic(self) -> float:
@@ -256,7 +262,7 @@ class Fit:
         """Conditional fitted values X beta + Z b + offset, by row label."""
         return pd.Series(self.fitted_marginal + self._random_part, index=self.design.index, name="fitted")
 
-    def resid(self, type: str = "response", scaled: bool = False) -> pd.Series:  # noqa: A002
+    def resid(self, type: str = "response", scaled: bool = False) -> pd.Series:
         """Conditional residuals by row label.
 
         ``response`` and ``working``: y - fitted. ``pearson`` and ``deviance``: sqrt(weight) (y - fitted).
@@ -290,6 +296,27 @@ class Fit:
             raise DataError(f"refit needs {self.design.n} values of the response, got shape {values.shape}")
         return fit_design(self.design.with_response(values), reml=self.reml, sigma=self.state.like.sigma)
 
+    def predict(
+        self,
+        newdata: Any = None,
+        *,
+        re_form: str | bool | None = None,
+        type: str = "link",  # noqa: A002
+        allow_new_levels: bool = False,
+        se_fit: bool = False,
+        offset: Any = None,
+    ) -> Any:
+        """Predicted values of the rows of the fit or of ``newdata``: see :func:`mmcore.predict.predict`."""
+        return predict(
+            self, newdata, re_form=re_form, type=type, allow_new_levels=allow_new_levels, se_fit=se_fit, offset=offset
+        )
+
+    def simulate(
+        self, nsim: int = 1, rng: np.random.Generator | int | None = None, *, use_u: bool = False
+    ) -> pd.DataFrame:
+        """Responses drawn from the model, (n, nsim): see :func:`mmcore.simulate.simulate`."""
+        return simulate(self, nsim, rng, use_u=use_u)
+
     def __getstate__(self) -> dict[str, Any]:
         names = self.__dataclass_fields__
         return {k: v for k, v in self.__dict__.items() if k in names}
@@ -304,13 +331,18 @@ def _readonly(a: np.ndarray) -> np.ndarray:
 
 
 def _by_term(fit: Fit, blocks: list[np.ndarray], square: bool = False) -> tuple[np.ndarray, ...]:
-    """Cut per-block arrays (L, K[, K]) into one array per term, in the order of the design."""
+    """Cut per-block arrays (L, K[, K]) into one array per term, in the order and coordinates of the
+    design."""
     out: list[np.ndarray] = [np.empty(0)] * len(fit.design.terms)
     for block, values in zip(fit.criterion_fn.kernel.A.blocks, blocks, strict=True):
         at = 0
         for t in block.terms:
             rows = slice(at, at + len(fit.design.terms[t].effects))
-            out[t] = _readonly(np.ascontiguousarray(values[:, rows, rows] if square else values[:, rows]))
+            part = values[:, rows, rows] if square else values[:, rows]
+            if block.frame is not None:
+                C = block.frame[rows, rows]
+                part = C @ part @ C.T if square else part @ C.T
+            out[t] = _readonly(np.ascontiguousarray(part))
             at = rows.stop
     return tuple(out)
 
@@ -332,7 +364,14 @@ def fit_design(
     tolerance = 1e-9 if design.n < 20_000 else 1e-6
     optimum = minimize(work, first, cov.scale_index(), control or Control(), tolerance)
     par = optimum.objective.covariance.to_standard(optimum.par)
-    info = OptInfo("newton", optimum.evaluations, optimum.iterations, optimum.gradient, optimum.status.value)
+    info = OptInfo(
+        "newton",
+        optimum.evaluations,
+        optimum.iterations,
+        optimum.gradient,
+        optimum.status.value,
+        optimum.starts,
+    )
     return Fit(design, reml, _readonly(par), criterion, optimum.factor, optimum.status, info)
 
 
@@ -389,6 +428,9 @@ def lmer(
     na_action : ``omit``, ``exclude`` (results padded with NaN) or ``fail``.
     start : theta to start from, in lme4's order.
     sigma : residual standard deviation if it is known.
+    residual : ``"varident(g)"`` gives each level of the column ``g`` its own residual standard deviation
+        (nlme's varIdent, Stata's residuals(independent, by(g))); ``fit.residual`` has the ratios to the first
+        level, whose standard deviation ``fit.sigma`` is.
 
     Returns
     -------
@@ -401,16 +443,24 @@ def lmer(
     Cost: products O(n), then 3-10 evaluations whose cost does not depend on n. Equals lme4::lmer (R) at its
     optimum; the criterion is never worse by more than 1e-9 relative.
     """
-    if residual is not None:
-        raise UnsupportedError(
-            f"residual={residual!r}: residual structures are not available for this model yet"
-        )
     design = build(formula, data, weights=weights, offset=offset, contrasts=contrasts, na_action=na_action)
     if not design.terms:
         raise UnsupportedError(
             f"{formula!r} has no random-effects term such as (1 | g); use mm.lm for a linear model"
         )
+    if residual is not None:
+        return _warn(_fit_varident(design, residual_groups(residual, data, design), reml, sigma, control))
     return _warn(fit_design(design, reml=reml, start=start, sigma=sigma, control=control))
+
+
+def _fit_varident(
+    design: Design, groups: ResidualGroups, reml: bool, sigma: float | None, control: Control | None
+) -> Fit:
+    def at_weights(weighted: Design, theta: Any) -> Fit:
+        return fit_design(weighted, reml=reml, start=theta, sigma=sigma, control=control)
+
+    fit, found = fit_varident(design, groups, at_weights, reml)
+    return replace(fit, residual=found)
 
 
 def lm(

@@ -1,4 +1,4 @@
-"""Where to start: charts that make effects comparable, and standard deviations by the method of moments.
+"""Where to start: relative standard deviations by the method of moments.
 
 With r the least-squares residual of y and columns Z_c of the random-effects matrix (one per block and
 effect), E |Z_c'r|^2 = sum_d tau_d ||Z_c'Z_d||_F^2 + sigma^2 ||Z_c||_F^2 and E r'r = sum_d tau_d ||Z_d||_F^2 +
@@ -9,60 +9,29 @@ three evaluations.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
-from scipy.linalg.lapack import dpotrf, dtrtri
 
-from .covariance import BlockCovariance
 from .kernels import Kernel
 
-__all__ = ["charts", "start_sd"]
+__all__ = ["start_sd"]
 
 LEAST, MOST = 0.1, 100.0  # limits of a start in units of sigma: at zero every direction looks stationary
 LEAST_NOISE = 0.01  # below this share of the residual variance the estimate of sigma^2 is not trusted
-NEGATIVE = 0.2  # start of a component whose moment estimate is not positive
+NEGATIVE = 0.4  # start of a component whose moment estimate is not positive
 
 
-def charts(kernel: Kernel, covariance: BlockCovariance) -> list[np.ndarray]:
-    """Per block a (K, K) matrix C, block diagonal by term, with C'Z'Z C = n I within a term."""
-    out = []
-    for b, gram in enumerate(kernel.level_grams()):
-        pooled = gram.sum(axis=2) / kernel.A.n
-        C = np.zeros(pooled.shape)
-        for rows in covariance.rows[b]:
-            C[rows, rows] = _whitening(pooled[rows, rows])
-        out.append(C)
-    return out
-
-
-def _whitening(gram: np.ndarray) -> np.ndarray:
-    """(k, k) upper C with C' gram C = I; only scaled if the columns are collinear."""
-    scale = np.sqrt(gram.diagonal())
-    scale = np.where(scale > 0, scale, 1.0)
-    if len(gram) > 1:
-        factor, info = dpotrf(gram / scale / scale[:, None], lower=0, clean=1)
-        if not info and factor.diagonal().min() > 1e-4:
-            return dtrtri(factor, lower=0)[0] / scale[:, None]
-    return np.diag(1.0 / scale)
-
-
-def start_sd(kernel: Kernel, C: Sequence[np.ndarray], sigma: float | None = None) -> list[np.ndarray]:
-    """Per block (K,) relative standard deviations of the effects in the charts."""
-    sizes = [len(c) for c in C]
-    at = np.concatenate([[0], np.cumsum(sizes)])
+def start_sd(kernel: Kernel, sigma: float | None = None) -> list[np.ndarray]:
+    """Per block (K,) relative standard deviations of the effects in the frame of the products."""
+    grams = kernel.level_grams()
+    at = np.concatenate([[0], np.cumsum([len(g) for g in grams])])
     q = int(at[-1])
     system, right = np.zeros((q + 1, q + 1)), np.zeros(q + 1)
-    for b, (c, gram, ZM) in enumerate(zip(C, kernel.level_grams(), kernel.random_products(), strict=True)):
+    for b, (gram, ZM) in enumerate(zip(grams, kernel.random_products(), strict=True)):
         s = slice(at[b], at[b + 1])
-        K = len(c)
-        charted = (
-            np.matmul(c.T, np.matmul(c.T, gram.reshape(K, -1)).reshape(K, K, -1)) if K > 1 else gram * c * c
-        )
-        system[s, s] = np.square(charted).sum(axis=2)
-        system[s, q] = system[q, s] = charted.sum(axis=2).diagonal()
-        right[s] = np.square(c.T @ ZM[-1]).sum(axis=1)
-    for (j, i), norms in kernel.cross_norms(C).items():
+        system[s, s] = np.square(gram).sum(axis=2)
+        system[s, q] = system[q, s] = gram.sum(axis=2).diagonal()
+        right[s] = np.square(ZM[-1]).sum(axis=1)
+    for (j, i), norms in kernel.cross_norms().items():
         system[at[j] : at[j + 1], at[i] : at[i + 1]] = norms
         system[at[i] : at[i + 1], at[j] : at[j + 1]] = norms.T
     system[q, q], right[q] = kernel.A.n, kernel.A.A[-1, -1]
@@ -72,7 +41,7 @@ def start_sd(kernel: Kernel, C: Sequence[np.ndarray], sigma: float | None = None
         tau[:q] = _nonnegative(system[:q, :q], right[:q] - system[:q, q] * tau[q])
     relative = np.sqrt(tau[:q] / tau[q])
     relative = np.where(relative > 0, np.clip(relative, LEAST, MOST), NEGATIVE)
-    return [relative[at[b] : at[b + 1]] for b in range(len(C))]
+    return [relative[at[b] : at[b + 1]] for b in range(len(grams))]
 
 
 def _within(kernel: Kernel) -> float:

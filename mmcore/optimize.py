@@ -67,6 +67,7 @@ class Optimum:
     status: Status
     iterations: int  # derivative evaluations, all starts
     evaluations: int  # of the criterion, all starts
+    starts: int
     factor: Any  # the model there
     objective: Any  # the objective in whose coordinates ``par`` is
 
@@ -301,7 +302,7 @@ def minimize(
     if not len(start):
         factor = objective.factor(start)
         none = np.zeros((0, 0))
-        return Optimum(start, factor.profile.f, start, none, Status.NO_PARAMETERS, 0, 1, factor, objective)
+        return Optimum(start, factor.profile.f, start, none, Status.NO_PARAMETERS, 0, 1, 1, factor, objective)
     tolerance = tolerance if control.decrement is None else control.decrement
     runs = [_run(objective, start, scales, control, tolerance)]
     if control.restarts:
@@ -314,8 +315,9 @@ def minimize(
     status = best.status
     if best.boundary and status is Status.CONVERGED:
         status = Status.CONVERGED_BOUNDARY
-    iterations, evaluations = sum(run.iterations for run in runs), sum(run.evaluations for run in runs)
     here = best.here
     return Optimum(
-        here.par, here.f, best.g, best.H, status, iterations, evaluations, here.factor, best.objective
-    )
+        here.par, here.f, best.g, best.H, status,
+        sum(run.iterations for run in runs), sum(run.evaluations for run in runs), len(runs),
+        here.factor, best.objective,
+    )  # fmt: skip

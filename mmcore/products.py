@@ -8,7 +8,7 @@ lose the digits a large mean of y takes. Random terms that share a grouping fact
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.linalg.lapack import dpotrf, dtrtri
@@ -26,7 +26,12 @@ class Block:
     terms: tuple[int, ...]  # positions in design.terms
     codes: np.ndarray  # (n,) level of each row
     L: int  # number of levels
-    columns: np.ndarray  # (K, n) model-matrix columns, one row per effect, scaled by sqrt(weight)
+    columns: (
+        np.ndarray
+    )  # (K, n) model-matrix columns, one row per effect, scaled by sqrt(weight), in the frame
+    frame: np.ndarray | None = (
+        None  # (K, K) C: ``columns`` are those of Z C, effects b = C b~; None: identity
+    )
 
     @property
     def K(self) -> int:
@@ -119,6 +124,36 @@ def random_blocks(terms: Sequence[RandomTerm], sqrt_w: np.ndarray | None) -> tup
     return tuple(sorted(blocks, key=lambda b: -b.K * b.L))
 
 
+def in_frame(block: Block, terms: Sequence[RandomTerm]) -> Block:
+    """The block with columns Z C such that C'Z'ZC / n is the identity within each unstructured term.
+
+    A slope far from its origin, such as a calendar year, otherwise has a covariance whose digits cancel.
+    Effects of other structures are only scaled, so that independence and equality survive.
+    """
+    if block.K == 1 and block.columns[0, 0] == 1.0 and (block.columns[0] == 1.0).all():
+        return block
+    n = block.columns.shape[1]
+    gram = block.columns @ block.columns.T / n
+    C, at = np.zeros(gram.shape), 0
+    for t in block.terms:
+        rows = slice(at, at + len(terms[t].effects))
+        C[rows, rows] = _whitening(gram[rows, rows], terms[t].structure == "us")
+        at = rows.stop
+    return replace(block, columns=C.T @ block.columns, frame=C)
+
+
+def _whitening(gram: np.ndarray, correlated: bool) -> np.ndarray:
+    """(k, k) upper C with C' gram C = I; only scaled if the effects are not correlated or the columns
+    collinear."""
+    scale = np.sqrt(gram.diagonal())
+    scale = np.where(scale > 0, scale, 1.0)
+    if correlated and len(gram) > 1:
+        factor, info = dpotrf(gram / scale / scale[:, None], lower=0, clean=1)
+        if not info and factor.diagonal().min() > 1e-6:
+            return dtrtri(factor, lower=0)[0] / scale[:, None]
+    return np.diag(1.0 / scale)
+
+
 def cross_products(design: Design, y: np.ndarray | None = None) -> CrossProducts:
     """The products of a design; ``y`` replaces the response (offset still subtracted)."""
     y = design.y if y is None else y
@@ -139,6 +174,5 @@ def cross_products(design: Design, y: np.ndarray | None = None) -> CrossProducts
     M = np.empty((p + 1, n))
     M[:p], M[p] = Q, resid
     logdet_R = 2.0 * float(np.log(np.abs(np.diag(R))).sum()) if p else 0.0
-    return CrossProducts(
-        n, p, random_blocks(design.terms, sqrt_w), M, M @ M.T, R, gamma0, sqrt_w, sum_log_w, logdet_R
-    )
+    blocks = tuple(in_frame(b, design.terms) for b in random_blocks(design.terms, sqrt_w))
+    return CrossProducts(n, p, blocks, M, M @ M.T, R, gamma0, sqrt_w, sum_log_w, logdet_R)

@@ -49,3 +49,26 @@ def dense_criterion(design, Sigmas, reml: bool, sigma: float | None = None) -> f
     if sigma is None:
         return f + nu * (1 + np.log(2 * np.pi * rss / nu))
     return f + nu * np.log(2 * np.pi * sigma**2) + rss / sigma**2
+
+
+def exact_criterion(design, Lambdas, reml: bool, digits: int = 60) -> float:
+    """``dense_criterion`` in interval arithmetic of that many digits; Lambdas are lower factors per term."""
+    import flint
+
+    flint.ctx.dps = digits
+    Z = [flint.arb_mat(dense_Z(t).tolist()) for t in design.terms]
+    V = flint.arb_mat(design.n, design.n)
+    for i in range(design.n):
+        V[i, i] = 1 if design.weights is None else 1 / flint.arb(float(design.weights[i]))
+    for z, term, L in zip(Z, design.terms, Lambdas, strict=True):
+        half = z * flint.arb_mat(np.kron(np.eye(len(term.levels)), L).tolist())
+        V += half * half.transpose()
+    X, y = flint.arb_mat(design.X.tolist()), flint.arb_mat(response(design)[:, None].tolist())
+    VX, Vy = V.solve(X), V.solve(y)
+    gram = X.transpose() * VX
+    beta = gram.solve(X.transpose() * Vy)
+    r = y - X * beta
+    rss = (r.transpose() * V.solve(r))[0, 0]
+    nu = design.n - design.p if reml else design.n
+    f = V.det().log() + nu * (1 + (2 * flint.arb.pi() * rss / nu).log())
+    return float(f + gram.det().log() if reml else f)

@@ -49,10 +49,10 @@ def profile(S: np.ndarray, logdet_V: float, A: CrossProducts, like: Likelihood) 
     LS, info = dpotrf(S, lower=1, clean=1)
     if info:
         raise FitError(
-            "the residual sum of squares is zero at these variance parameters: the model reproduces the "
-            "response exactly, so no residual variance can be estimated. Check for a constant or duplicated response."
+            "the residual sum of squares is zero at these variance parameters: the model reproduces the response "
+            "exactly, so no residual variance can be estimated. Look for a constant or duplicated response."
             if info == p + 1
-            else f"the fixed-effects matrix is numerically rank deficient given the random effects (column {info})."
+            else f"the fixed-effects matrix is numerically rank deficient given the random effects (column {info})"
         )
     diagonal = LS.diagonal()
     rss = float(diagonal[p]) ** 2

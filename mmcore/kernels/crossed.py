@@ -8,8 +8,6 @@ dense (q_t x q_t), M1 = I + Lambda' S_zz Lambda its penalised Cholesky, and
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import scipy.sparse as sp
 from scipy.linalg.lapack import dpotrf, dpotri, dtrtrs
@@ -89,23 +87,18 @@ class Crossed:
         tail = [level_blocks(self.tail_gram, b, s) for b, s in zip(self.tail, self.starts, strict=False)]
         return [self.U[: self.lead.K], *(t.transpose(1, 2, 0) for t in tail)]
 
-    def cross_norms(self, C: Sequence[np.ndarray]) -> dict[tuple[int, int], np.ndarray]:
-        """(K_j, K_i) per pair of blocks j < i: squared Frobenius norms of (Z_j C_j)_a'(Z_i C_i)_b."""
-        out = {}
-        lead = C[0].T @ self.coupling.values
+    def cross_norms(self) -> dict[tuple[int, int], np.ndarray]:
+        """(K_j, K_i) per pair of blocks j < i: squared Frobenius norms of Z_ja'Z_ib."""
+        out: dict[tuple[int, int], np.ndarray] = {}
+        C = self.coupling
+        lead = np.array([np.bincount(C.indices, values * values, self.q) for values in C.values])
         for i, d in enumerate(self.tail):
             at = slice(self.starts[i], self.starts[i + 1])
-            for a, values in enumerate(lead):
-                part = self.coupling.with_values(values)[:, at]
-                charted = part @ sp.kron(sp.eye(d.L), C[i + 1]) if d.K > 1 else part * C[i + 1][0, 0]
-                squares = np.asarray(charted.power(2).sum(axis=0)).reshape(d.L, d.K).sum(axis=0)
-                out.setdefault((0, i + 1), np.zeros((len(lead), d.K)))[a] = squares
+            out[0, i + 1] = lead[:, at].reshape(-1, d.L, d.K).sum(axis=1)
             for h in range(i + 1, len(self.tail)):
                 e = self.tail[h]
-                block = self.tail_gram[at, self.starts[h] : self.starts[h + 1]]
-                part = np.matmul(C[i + 1].T, block.reshape(d.L, d.K, -1)).reshape(d.L * d.K, e.L, e.K)
-                squares = np.square(np.matmul(part, C[h + 1])).sum(axis=1)
-                out[i + 1, h + 1] = squares.reshape(d.L, d.K, e.K).sum(axis=0)
+                squares = np.square(self.tail_gram[at, self.starts[h] : self.starts[h + 1]])
+                out[i + 1, h + 1] = squares.reshape(d.L, d.K, e.L, e.K).sum(axis=(0, 2))
         return out
 
     def split(self, rows: np.ndarray) -> list[np.ndarray]:
@@ -124,17 +117,16 @@ class CrossedFactor:
         K = kernel.lead.K
         self.kernel, self.Sigma, self.like = kernel, Sigma, like
         self.Lambda = [cholesky_psd(s) for s in Sigma[1:]]
-        logdet, self.T_inv = small.determinant_and_inverse(small.shrink(U[:K], Sigma[0]))
+        logdet, self.T_inv, self.K1 = small.eliminate(U[:K], Sigma[0])
         R = small.left(self.T_inv, U)
         self.W1, self.R1 = R[:K], R[K:]
-        self.K1 = np.matmul(Sigma[0], self.T_inv.reshape(K, -1)).reshape(K, K, -1)
-        SR = np.matmul(Sigma[0], self.R1)
+        SR = small.left(self.K1, U[K:])
         self.S_MM = A.A - U[K:].reshape(A.m, -1) @ SR.reshape(A.m, -1).T
         self.S_zz = kernel.tail_gram - kernel.eliminator.schur(self.K1)
         self.S_zM = kernel.tail_M - C.transpose_times(SR)
         M1 = self._scale(self._scale(self.S_zz).T)
         M1.ravel()[:: kernel.q + 1] += 1.0
-        self.L, info = dpotrf(M1.T, lower=1, clean=0, overwrite_a=1)
+        self.L, _ = dpotrf(M1.T, lower=1, clean=0, overwrite_a=1)
         Y = dtrtrs(self.L, self._scale(self.S_zM), lower=1)[0]
         self.S = self.S_MM - Y.T @ Y
         logdet += 2.0 * float(np.log(self.L.diagonal()).sum())

@@ -7,8 +7,6 @@ For total q up to about 150; beyond that the structured kernels are faster.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 from scipy.linalg.lapack import dpotrf, dtrtrs
 
@@ -61,16 +59,15 @@ class Dense:
             out.append(own[levels, :, levels, :].transpose(1, 2, 0))
         return out
 
-    def cross_norms(self, C: Sequence[np.ndarray]) -> dict[tuple[int, int], np.ndarray]:
-        """(K_j, K_i) per pair of blocks j < i: squared Frobenius norms of (Z_j C_j)_a'(Z_i C_i)_b."""
+    def cross_norms(self) -> dict[tuple[int, int], np.ndarray]:
+        """(K_j, K_i) per pair of blocks j < i: squared Frobenius norms of Z_ja'Z_ib."""
         out = {}
         for j, b in enumerate(self.blocks):
             for i in range(j + 1, len(self.blocks)):
                 d = self.blocks[i]
                 rows, columns = (slice(self.starts[h], self.starts[h + 1]) for h in (j, i))
-                part = np.matmul(C[j].T, self.products[rows, columns].reshape(b.L, b.K, -1))
-                part = np.matmul(part.reshape(b.L * b.K, d.L, d.K), C[i])
-                out[j, i] = np.square(part).sum(axis=1).reshape(b.L, b.K, d.K).sum(axis=0)
+                squares = np.square(self.products[rows, columns]).reshape(b.L, b.K, d.L, d.K)
+                out[j, i] = squares.sum(axis=(0, 2))
         return out
 
     def split(self, rows: np.ndarray) -> list[np.ndarray]:
@@ -91,7 +88,7 @@ class DenseFactor:
         scaled = self._scale(kernel.products[:q])  # Lambda' Z'[Z M]
         M1 = self._scale(scaled[:, :q].T)
         M1.ravel()[:: q + 1] += 1.0
-        self.L, info = dpotrf(M1, lower=1, clean=1)
+        self.L, _ = dpotrf(M1, lower=1, clean=1)
         Y = dtrtrs(self.L, scaled, lower=1)[0]
         self.inner = kernel.products - Y.T @ Y  # [Z M]'V^-1[Z M]
         logdet = 2.0 * float(np.log(self.L.diagonal()).sum())

@@ -3,8 +3,6 @@ model)."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 
 from ..products import CrossProducts
@@ -33,7 +31,7 @@ class Fixed:
         """No blocks."""
         return []
 
-    def cross_norms(self, C: Sequence[np.ndarray]) -> dict[tuple[int, int], np.ndarray]:
+    def cross_norms(self) -> dict[tuple[int, int], np.ndarray]:
         """No blocks."""
         return {}
 

@@ -9,8 +9,6 @@ Cost O(sum L_j) per evaluation: neither n nor a dense matrix enters.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 
 from ..products import Block, CrossProducts
@@ -60,13 +58,9 @@ class Nested:
         """(K, K, L) per block: Z_j'Z_j of every level."""
         return self.D
 
-    def cross_norms(self, C: Sequence[np.ndarray]) -> dict[tuple[int, int], np.ndarray]:
-        """(K_j, K_i) per pair of blocks j < i: squared Frobenius norms of (Z_j C_j)_a'(Z_i C_i)_b."""
-        out = {}
-        for (j, i), B in self.coupling.items():
-            charted = np.tensordot(C[i], np.tensordot(C[j], B, ([0], [1])), ([0], [1]))
-            out[j, i] = np.square(charted).sum(axis=2).T
-        return out
+    def cross_norms(self) -> dict[tuple[int, int], np.ndarray]:
+        """(K_j, K_i) per pair of blocks j < i: squared Frobenius norms of Z_ja'Z_ib."""
+        return {pair: np.square(B).sum(axis=2).T for pair, B in self.coupling.items()}
 
 
 def _mul(B: np.ndarray, C: np.ndarray) -> np.ndarray:
@@ -92,12 +86,10 @@ class NestedFactor:
         self.K: list[np.ndarray] = []
         logdet = 0.0
         for j in range(J):
-            part, T_inv = small.determinant_and_inverse(small.shrink(D[j], Sigma[j]))
+            part, T_inv, K = small.eliminate(D[j], Sigma[j])
             logdet += part
             self.D.append(D[j])
             self.T_inv.append(T_inv)
-            k = len(Sigma[j])
-            K = np.matmul(Sigma[j], T_inv.reshape(k, -1)).reshape(k, k, -1)
             self.K.append(K)
             for i in range(j + 1, J):
                 BK = _mul(self.B[j, i], K)
@@ -201,7 +193,7 @@ class NestedFactor:
         N: dict[tuple[int, int], np.ndarray] = {}
         for j in reversed(range(J)):
             for i in range(j + 1, J):
-                total = 0.0
+                total = np.zeros(())
                 for h in range(j + 1, J):
                     at = self.kernel.parents[j, min(h, i)]
                     block = N[h, i][:, :, at] if h <= i else _t(N[i, h][:, :, at])

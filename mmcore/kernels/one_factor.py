@@ -7,8 +7,6 @@ No factor of Sigma is needed, so a singular Sigma is an ordinary point.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 
 from ..products import CrossProducts
@@ -43,7 +41,7 @@ class OneFactor:
         """(K, K, L) per block: Z_j'Z_j of every level."""
         return [self.U[: self.block.K]]
 
-    def cross_norms(self, C: Sequence[np.ndarray]) -> dict[tuple[int, int], np.ndarray]:
+    def cross_norms(self) -> dict[tuple[int, int], np.ndarray]:
         """No pairs of blocks."""
         return {}
 
@@ -55,11 +53,10 @@ class OneFactorFactor:
         A, U = kernel.A, kernel.U
         K, m = len(Sigma), A.m
         self.kernel, self.Sigma, self.like = kernel, Sigma, like
-        logdet, self.T_inv = small.determinant_and_inverse(small.shrink(U[:K], Sigma))
+        logdet, self.T_inv, self.K = small.eliminate(U[:K], Sigma)
         R = small.left(self.T_inv, U)
         self.W, self.R = R[:K], R[K:]
-        SR = np.matmul(Sigma, self.R).reshape(m, -1)
-        self.S = A.A - U[K:].reshape(m, -1) @ SR.T
+        self.S = A.A - U[K:].reshape(m, -1) @ small.left(self.K, U[K:]).reshape(m, -1).T
         self.profile = profile(self.S, logdet, A, like)
 
     def derivatives(self, E: list[np.ndarray]) -> tuple[list[np.ndarray], np.ndarray]:
@@ -92,7 +89,7 @@ class OneFactorFactor:
     def solve_random(self, R: list[np.ndarray]) -> list[np.ndarray]:
         """(Sigma^-1 + Z'Z)^-1 R per block, for R (r, K, L); written Sigma T^-1 R, valid for singular
         Sigma."""
-        return [np.matmul(self.Sigma, small.left(self.T_inv, R[0]))]
+        return [small.left(self.K, R[0])]
 
     def quadratic(self) -> np.ndarray:
         """(n,) diagonal of Z (Sigma^-1 + Z'Z)^-1 Z'."""
@@ -101,9 +98,7 @@ class OneFactorFactor:
 
     def conditional(self) -> list[np.ndarray]:
         """(K, K, L) blocks of (Sigma^-1 + Z'Z)^-1: conditional variances of b relative to sigma^2."""
-        K = len(self.Sigma)
-        C = np.matmul(self.Sigma, self.T_inv.reshape(K, -1)).reshape(K, K, -1)
-        return [0.5 * (C + C.transpose(1, 0, 2))]
+        return [self.K]
 
 
 def _outer(rows: np.ndarray) -> np.ndarray:

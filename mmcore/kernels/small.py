@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-__all__ = ["determinant_and_inverse", "left", "shrink"]
+from ..covariance import cholesky_psd
+
+__all__ = ["determinant_and_inverse", "eliminate", "left", "shrink"]
 
 
 def shrink(D: np.ndarray, Sigma: np.ndarray) -> np.ndarray:
@@ -31,6 +33,52 @@ def determinant_and_inverse(T: np.ndarray) -> tuple[float, np.ndarray]:
     by_level = np.ascontiguousarray(T.transpose(2, 0, 1))
     logdet = float(np.linalg.slogdet(by_level)[1].sum())
     return logdet, np.ascontiguousarray(np.linalg.inv(by_level).transpose(1, 2, 0))
+
+
+def eliminate(D: np.ndarray, Sigma: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
+    """Sum of log |T|, T^-1 and K = (Sigma^-1 + D)^-1 = Sigma T^-1 per level, T = I + D Sigma; D is (K, K, L).
+
+    K is found without going through T, whose inverse carries errors of the order of cond(T): with large
+    random effects that is the whole residual. Two effects: |T| = 1 + tr D Sigma + |D| |Sigma| and K = (Sigma
+    + |Sigma| adj D) / |T|. More: K = Lambda (I + Lambda'D Lambda)^-1 Lambda', valid for a singular Sigma too.
+    """
+    k = len(Sigma)
+    if k == 1:
+        T_inv = 1.0 / (1.0 + Sigma[0, 0] * D)
+        return -float(np.log(T_inv).sum()), T_inv, Sigma[0, 0] * T_inv
+    if k == 2:
+        return _eliminate_two(D, Sigma)
+    Lambda = cholesky_psd(Sigma)
+    by_level = np.ascontiguousarray(D.transpose(2, 0, 1))
+    M = Lambda.T @ by_level @ Lambda
+    M.reshape(len(M), -1)[:, :: k + 1] += 1.0
+    logdet = float(np.log(np.linalg.cholesky(M).diagonal(axis1=1, axis2=2)).sum()) * 2.0
+    K = Lambda @ np.linalg.inv(M) @ Lambda.T
+    T_inv = -(by_level @ K)
+    T_inv.reshape(len(M), -1)[:, :: k + 1] += 1.0
+    return logdet, np.ascontiguousarray(T_inv.transpose(1, 2, 0)), np.ascontiguousarray(K.transpose(1, 2, 0))
+
+
+def _eliminate_two(D: np.ndarray, Sigma: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
+    s00, s01, s11 = float(Sigma[0, 0]), float(Sigma[0, 1]), float(Sigma[1, 1])
+    size = s00 * s11 - s01 * s01
+    size = size if size > 1e-14 * s00 * s11 else 0.0
+    d00, d01, d11 = D[0, 0], D[0, 1], D[1, 1]
+    a, b = s00 * d00 + s01 * d01, s01 * d01 + s11 * d11  # diagonal of D Sigma
+    det = 1.0 + a + b
+    if size:
+        det += size * (d00 * d11 - d01 * d01)
+    over = 1.0 / det
+    T_inv, K = np.empty_like(D), np.empty_like(D)
+    np.multiply(1.0 + b, over, out=T_inv[0, 0])
+    np.multiply(1.0 + a, over, out=T_inv[1, 1])
+    np.multiply(s01 * d00 + s11 * d01, -over, out=T_inv[0, 1])
+    np.multiply(s00 * d01 + s01 * d11, -over, out=T_inv[1, 0])
+    np.multiply(s00 + size * d11, over, out=K[0, 0])
+    np.multiply(s11 + size * d00, over, out=K[1, 1])
+    np.multiply(s01 - size * d01, over, out=K[0, 1])
+    K[1, 0] = K[0, 1]
+    return float(np.log(det).sum()), T_inv, K
 
 
 def left(T: np.ndarray, U: np.ndarray) -> np.ndarray:
