@@ -137,6 +137,11 @@ def _without_unused(column: Factor, label: str) -> Factor:
 def frame_table(frame: ModelFrame, rows: np.ndarray | None) -> pd.DataFrame:
     """R's model frame of `rows`: the variables, then `(weights)` and `(offset)` where they are arguments."""
     index = frame.index if rows is None else frame.index[rows]
+    return pd.DataFrame(frame_columns(frame, rows, index), index=index)
+
+
+def frame_columns(frame: ModelFrame, rows: np.ndarray | None, index: pd.Index) -> dict[str, pd.Series]:
+    """The columns of `frame_table` by name, for those who put more beside them."""
     columns: dict[str, pd.Series] = {}
     for name, column in zip(frame.names, frame.variables.values(), strict=True):
         kept = column if rows is None else take_rows(column, rows)
@@ -144,4 +149,4 @@ def frame_table(frame: ModelFrame, rows: np.ndarray | None) -> pd.DataFrame:
     for name, values in (("(weights)", frame.weights), ("(offset)", frame.offset_argument)):
         if values is not None:
             columns[name] = pd.Series(values if rows is None else values[rows], index=index)
-    return pd.DataFrame(columns, index=index)
+    return columns

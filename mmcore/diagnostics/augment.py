@@ -12,6 +12,7 @@ import pandas as pd
 
 from ..errors import MixedModelWarning
 from ..fit import Fit
+from ..modelframe import frame_columns
 from .deletion import CaseDeletion, case_delete
 from .influence import one_step
 from .leverage import checked_types, row_leverage
@@ -60,9 +61,20 @@ def hlm_influence(
     lev = _leverage_columns(ws, u, types)
     if not u.is_rows:
         return pd.DataFrame(measures | lev, index=u.labels)
+    if len(pad(fit, ws.v)[0]) > fit.design.n:
+        return _with_missing_rows(fit, measures | lev)
+    columns = frame_columns(fit.design.source, fit.design.rows, fit.design.index)
+    ids = {".id" if "id" in columns else "id": np.arange(1, fit.design.n + 1)}
+    # every array is new: no one else's to be written to
+    return pd.DataFrame(ids | columns | measures | lev, index=fit.design.index, copy=False)
+
+
+def _with_missing_rows(fit: Fit, measures: dict[str, np.ndarray]) -> pd.DataFrame:
+    """The table with the rows that the fit excludes as missing."""
     frame = model_frame(fit)
-    ids = {_id_name(frame): np.arange(1, len(frame) + 1)}
-    return pd.concat([pd.DataFrame(ids, index=frame.index), frame, _padded(fit, measures | lev)], axis=1)
+    table = pd.concat([frame, _padded(fit, measures, frame.index)], axis=1)
+    table.insert(0, ".id" if "id" in frame.columns else "id", np.arange(1, len(frame) + 1))
+    return table
 
 
 def _measures(ws: Marginal, u: Units) -> dict[str, np.ndarray]:
@@ -87,10 +99,6 @@ def _leverage_columns(ws: Marginal, u: Units, types: tuple[str, ...]) -> dict[st
     return {f"leverage.{t}": np.bincount(u.codes, values[t], len(u)) / size for t in types}
 
 
-def _id_name(frame: pd.DataFrame) -> str:
-    return ".id" if "id" in frame.columns else "id"
-
-
 def model_frame(fit: Fit) -> pd.DataFrame:
     """The model frame; with ``na_action="exclude"`` the rows left out are there as missing."""
     design, frame = fit.design, fit.design.frame()
@@ -103,8 +111,9 @@ def model_frame(fit: Fit) -> pd.DataFrame:
     return out
 
 
-def _padded(fit: Fit, columns: dict[str, np.ndarray]) -> pd.DataFrame:
-    values, index = pad(fit, np.column_stack(list(columns.values())))
+def _padded(fit: Fit, columns: dict[str, np.ndarray], index: pd.Index) -> pd.DataFrame:
+    """Columns (n,) by row; ``index`` is that of the frame, which spares the comparison of labels."""
+    values = pad(fit, np.column_stack(list(columns.values())))[0]
     return pd.DataFrame(values, index=index, columns=list(columns))
 
 
@@ -146,7 +155,7 @@ def _row_residuals(fit: Fit, standardize: bool | str, include_ls: bool) -> pd.Da
         fits = row_fits(fit)
         columns |= {ls_name(standardize): ls_values(fits, standardize), ".ls.fitted": fits.fitted}
     frame = model_frame(fit)
-    table = _padded(fit, {k: np.asarray(v, float) for k, v in columns.items()})
+    table = _padded(fit, {k: np.asarray(v, float) for k, v in columns.items()}, frame.index)
     table[".chol.mar.resid" if std else ".mar.resid"] = resid_marginal(fit, "cholesky" if std else "raw")
     table[".mar.fitted"] = pad(fit, fit.fitted_marginal)[0]
     ids = pd.DataFrame({".id": frame.index}, index=frame.index)
@@ -253,5 +262,5 @@ def hlm_augment(fit: Fit, level: Hashable = 1, *, include_ls: bool = True) -> pd
     ws, u = marginal(fit), units(fit, level)
     residuals = hlm_resid(fit, level, include_ls=include_ls)
     measures = _measures(ws, u) | _leverage_columns(ws, u, ("overall",))
-    table = _padded(fit, measures) if u.is_rows else pd.DataFrame(measures, index=u.labels)
+    table = _padded(fit, measures, residuals.index) if u.is_rows else pd.DataFrame(measures, index=u.labels)
     return pd.concat([residuals, table], axis=1)

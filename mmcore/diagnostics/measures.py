@@ -37,9 +37,11 @@ def cooks_distance(
     anew; C is still the full fit's. HLMdiag's on a case_delete; (K - p) / K times it is lme4's
     cooks.distance(influence()).
 
-    Parameters ---------- level : 1 for rows, or the name of a grouping factor. delete : one set (row labels,
-    level labels or a mask of rows), a list of sets, or a mapping of names to sets. include_attr : also
-    return the p elements of b - b_(A) (full minus deleted) as columns.
+    Parameters
+    ----------
+    level : 1 for rows, or the name of a grouping factor.
+    delete : one set (row labels, level labels or a mask of rows), a list of sets, or a mapping of names to sets.
+    include_attr : also return the p elements of b - b_(A) (full minus deleted) as columns.
 
     Returns
     -------
