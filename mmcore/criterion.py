@@ -6,12 +6,14 @@ import numpy as np
 
 from .covariance import BlockCovariance, structure_for
 from .design import Design
+from .errors import DataError, DesignError
 from .kernels import Factor, Kernel, Likelihood, kernel_for
 from .moments import start_sd
 from .products import CrossProducts, cross_products
 
 __all__ = ["Criterion", "covariance_of", "criterion_for"]
 
+EXACT = 16 * np.finfo(float).eps  # relative residual that is rounding of the response
 MANY_STARTS_Q = 150  # random effects up to which several Newton runs cost a few milliseconds
 
 
@@ -66,8 +68,19 @@ class Criterion:
 
 
 def criterion_for(design: Design, like: Likelihood, products: CrossProducts | None = None) -> Criterion:
-    """The criterion of a design; ``products`` may be given when they exist already."""
+    """The criterion of a design; ``products`` may be given when they exist already.
+
+    Raises DataError for a weight of zero and a response out of range, DesignError when the fixed effects alone
+    reproduce the response.
+    """
+    if design.weights is not None and design.terms and not design.weights.all():
+        raise DataError(
+            f"row {design.index[int(np.argmin(design.weights))]!r} has weight 0: it says nothing about the model "
+            "and its log-likelihood is not finite; drop the rows of weight 0"
+        )
     products = cross_products(design) if products is None else products
+    if design.terms:
+        _refuse_perfect(products)
     return Criterion(kernel_for(products), covariance_of(design, products), like)
 
 
@@ -82,3 +95,18 @@ def covariance_of(design: Design, products: CrossProducts) -> BlockCovariance:
                 structures[t] = structures[t].framed(block.frame[rows, rows])
             at = rows.stop
     return BlockCovariance([b.terms for b in products.blocks], structures)
+
+
+def _refuse_perfect(A: CrossProducts) -> None:
+    """A response without a residual after the fixed effects, or too large or small to be squared."""
+    left, total = float(A.A[-1, -1]), float(A.A[-1, -1] + A.gamma0 @ A.gamma0)
+    if not 1e-200 < total / A.n < 1e200:
+        size = (total / A.n) ** 0.5
+        raise DataError(
+            f"the response (less the offset) is of size {size:g}: bring it nearer to 1 by rescaling"
+        )
+    if left <= EXACT**2 * total:
+        raise DesignError(
+            f"the fixed effects reproduce the response exactly (relative residual {(left / total) ** 0.5:.1g}): "
+            "there is no variance left to model"
+        )

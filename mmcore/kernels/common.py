@@ -18,8 +18,11 @@ from ..errors import FitError
 from ..products import CrossProducts
 
 LOG_2PI = log(2.0 * pi)
+TOO_LARGE = (
+    "the random effects are so large relative to the residual that their covariance cannot be factored"
+)
 
-__all__ = ["Likelihood", "Profile", "profile", "whitened"]
+__all__ = ["TOO_LARGE", "Likelihood", "Profile", "profile", "whitened"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,10 +13,10 @@ import scipy.sparse as sp
 from scipy.linalg.lapack import dpotrf, dpotri, dtrtrs
 
 from ..covariance import cholesky_psd
-from ..errors import UnsupportedError
+from ..errors import FitError, UnsupportedError
 from ..products import Block, CrossProducts
 from . import small
-from .common import Likelihood, profile, whitened
+from .common import TOO_LARGE, Likelihood, profile, whitened
 from .coupling import Coupling, choose_eliminator
 
 __all__ = ["Crossed"]
@@ -126,7 +126,9 @@ class CrossedFactor:
         self.S_zM = kernel.tail_M - C.transpose_times(SR)
         M1 = self._scale(self._scale(self.S_zz).T)
         M1.ravel()[:: kernel.q + 1] += 1.0
-        self.L, _ = dpotrf(M1.T, lower=1, clean=0, overwrite_a=1)
+        self.L, info = dpotrf(M1.T, lower=1, clean=0, overwrite_a=1)
+        if info:
+            raise FitError(TOO_LARGE)
         Y = dtrtrs(self.L, self._scale(self.S_zM), lower=1)[0]
         self.S = self.S_MM - Y.T @ Y
         logdet += 2.0 * float(np.log(self.L.diagonal()).sum())

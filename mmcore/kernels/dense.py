@@ -11,8 +11,9 @@ import numpy as np
 from scipy.linalg.lapack import dpotrf, dtrtrs
 
 from ..covariance import cholesky_psd
+from ..errors import FitError
 from ..products import Block, CrossProducts
-from .common import Likelihood, profile, whitened
+from .common import TOO_LARGE, Likelihood, profile, whitened
 
 __all__ = ["Dense"]
 
@@ -88,7 +89,9 @@ class DenseFactor:
         scaled = self._scale(kernel.products[:q])  # Lambda' Z'[Z M]
         M1 = self._scale(scaled[:, :q].T)
         M1.ravel()[:: q + 1] += 1.0
-        self.L, _ = dpotrf(M1, lower=1, clean=1)
+        self.L, info = dpotrf(M1, lower=1, clean=1)
+        if info:
+            raise FitError(TOO_LARGE)
         Y = dtrtrs(self.L, scaled, lower=1)[0]
         self.inner = kernel.products - Y.T @ Y  # [Z M]'V^-1[Z M]
         logdet = 2.0 * float(np.log(self.L.diagonal()).sum())
