@@ -17,6 +17,7 @@ from parity.resources import cases_dir
 
 Name = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,79}$")]
 Family = Literal["gaussian", "binomial", "poisson", "Gamma", "inverse.gaussian", "negative.binomial"]
+Kind = Literal["lm", "glm", "lmm", "glmm"]  # generalised or not, with random effects or not
 Contrast = Literal["contr.treatment", "contr.sum", "contr.helmert", "contr.poly", "contr.SAS"]
 
 
@@ -33,7 +34,8 @@ class Case(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     family: Family = "gaussian"
     link: str | None = None  # None: the family's default in R
     reml: bool = True  # Gaussian models only
-    nagq: int = 1  # quadrature points (generalised models)
+    size: float | None = None  # theta of a negative binomial family; None: estimated
+    nagq: int = 1  # quadrature points (generalised mixed models); 0: fixed effects at the joint mode
     weights: str | None = None  # name of a column
     offset: str | None = None  # name of a column
     contrasts: dict[str, Contrast] = {}  # factor -> coding; R's defaults elsewhere
@@ -46,6 +48,8 @@ class Case(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     def __post_init__(self) -> None:
         if not self.formula.strip():
             raise ValueError("`formula` is empty")
+        if self.size is not None and self.family != "negative.binomial":
+            raise ValueError(f"`size` is of a negative binomial family, not of {self.family}")
         if self.rows is not None and self.rows[2] < 1:
             raise ValueError(f"`rows` has step {self.rows[2]}; rows are taken in data order, step 1 or more")
         empty = [name for name, values in self.columns.items() if not values]
@@ -57,6 +61,14 @@ class Case(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         """Twelve hexadecimal digits of the SHA-256 of all that defines the model (not name, tags and
         note)."""
         return hashlib.sha256(canonical(self)).hexdigest()[:12]
+
+    @property
+    def kind(self) -> Kind:
+        """What kind of model it is: which quantities exist and what an engine must be capable of."""
+        plain = self.family == "gaussian" and self.link in (None, "identity")
+        if "|" in self.formula:
+            return "lmm" if plain else "glmm"
+        return "lm" if plain else "glm"
 
 
 _DESCRIPTIVE = ("name", "tags", "note")

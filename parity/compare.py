@@ -17,7 +17,7 @@ from parity.case import Case
 from parity.known import Known
 from parity.measures import Scales, digits, errors, log_relative_error, scales
 from parity.policy import Policy
-from parity.quantities import REGISTRY, Lane, Quantity, in_lane
+from parity.quantities import REGISTRY, Lane, Quantity, in_lane, of_kind
 from parity.results import Missing, Results, Value
 from parity.verdicts import Verdict
 
@@ -144,7 +144,9 @@ def _refusal(pair: Pair) -> Row:
 
 
 def _asked(pair: Pair) -> tuple[str, ...]:
-    names = in_lane(pair.lane)
+    names = of_kind(pair.case.kind, in_lane(pair.lane))
+    if pair.lane == "at_theta" and pair.case.kind in ("lm", "glm"):
+        names = ()  # there is no theta
     return names if not pair.quantities else tuple(name for name in names if name in pair.quantities)
 
 
@@ -245,7 +247,7 @@ def _pattern_row(
 
 
 def _measured_row(pair: Pair, quantity: Quantity, got: np.ndarray, want: Value, scale: Scales) -> Row:
-    gate = pair.policy.gate(pair.lane, quantity.name)
+    gate = pair.policy.gate(pair.lane, quantity.name, pair.case.kind)
     measure = gate.measure or quantity.measure
     error = errors(measure, got, want, quantity.unit, scale)
     both = ~np.isnan(error) & ~(np.isnan(want.values) & ~np.isnan(got))
@@ -286,7 +288,7 @@ def _sides(pair: Pair) -> str:
 def _agreement(pair: Pair, quantity: Quantity, row: Row, scale: Scales) -> tuple[Verdict, str]:
     """`agree`, or in lane default `agree_within_r_noise` where only R's noise covers the error."""
     if pair.lane == "default":
-        strict = pair.policy.gate("optimum", quantity.name)
+        strict = pair.policy.gate("optimum", quantity.name, pair.case.kind)
         if row.error is not None and row.error > pair.policy.allowed(strict, scale.condition):
             return Verdict.AGREE_WITHIN_R_NOISE, f"beyond the gate {strict.value:g} for the polished optimum"
     return Verdict.AGREE, ""
@@ -300,7 +302,7 @@ def _singular(pair: Pair, row: Row, scale: Scales) -> tuple[Verdict, str]:
         message = f"judged by theta itself, for want of lambda_crossprod; {_sides(pair)}"
         return (Verdict.SINGULAR_AGREE if agree else Verdict.SINGULAR_DIFFERS), message
     error = float(np.max(errors("covariance", _aligned(got, want), want, "1", scale), initial=0.0))
-    gate = pair.policy.gate(pair.lane, "lambda_crossprod").value
+    gate = pair.policy.gate(pair.lane, "lambda_crossprod", pair.case.kind).value
     message = f"judged by lambda_crossprod: error {error:.2g}, gate {gate:g}"
     return (Verdict.SINGULAR_AGREE if error <= gate else Verdict.SINGULAR_DIFFERS), message
 
@@ -316,7 +318,10 @@ def _namesake(pair: Pair, quantity: Quantity, got: np.ndarray, want: Value, scal
         if (other.index, other.unit, value.labels) != (quantity.index, quantity.unit, want.labels):
             continue
         error = errors(other.measure, got, value, other.unit, scale)
-        if np.isfinite(error).all() and error.max() <= pair.policy.gate(pair.lane, name).value:
+        if (
+            np.isfinite(error).all()
+            and error.max() <= pair.policy.gate(pair.lane, name, pair.case.kind).value
+        ):
             return name
     return ""
 
@@ -388,7 +393,7 @@ def _if_confirmed(pair: Pair, row: Row, scale: Scales, excess: float) -> Row:
     value, got = pair.witness.values.get(row.quantity), pair.engine.values.get(row.quantity)
     if value is None or got is None or _label_trouble(got, value):
         return replace(row, message=_joined(row.message, f"{note}, but gives no such value there"))
-    gate = pair.policy.gate(pair.lane, row.quantity)
+    gate = pair.policy.gate(pair.lane, row.quantity, pair.case.kind)
     quantity = REGISTRY[row.quantity]
     there = scales(pair.witness, pair.policy)
     error = errors(gate.measure or quantity.measure, _aligned(got, value), value, quantity.unit, there)

@@ -17,7 +17,7 @@ import numpy as np
 
 from parity.case import Case
 from parity.quantities import NAMES, Lane
-from parity.results import Results
+from parity.results import Results, joint
 
 ENTRY_POINTS = "parity.engines"
 
@@ -80,6 +80,10 @@ class Engine(Protocol):
         """The quantities of a case: at the engine's own optimum, or at `theta` (n_theta,) without
         optimising.
 
+        For a generalised mixed model `theta` is the point of its likelihood, (n_theta + p,): theta in lme4's
+        order, then beta in the order of the columns of X. With `nagq = 0`, which leaves beta to the inner
+        iteration, it is theta alone. Models without random effects are never evaluated at a point.
+
         Quantities that do not exist for the case, or are not offered, go to `Results.missing` with the
         reason.
         """
@@ -88,15 +92,20 @@ class Engine(Protocol):
 
 def needs(case: Case, lane: Lane) -> frozenset[str]:
     """The capabilities a case asks for in a lane."""
-    mixed = "|" in case.formula
-    kind = ("" if case.family == "gaussian" else "g") + ("lmm" if mixed else "lm")
     features = {
         "weights": case.weights is not None,
         "offset": case.offset is not None or "offset(" in case.formula,
         "contrasts": bool(case.contrasts),
     }
     mode = "at_theta" if lane == "at_theta" else "optimum"
-    return frozenset({kind, mode, *(name for name, used in features.items() if used)})
+    return frozenset({case.kind, mode, *(name for name, used in features.items() if used)})
+
+
+def point(case: Case, results: Results | None) -> np.ndarray | None:
+    """Where `results` are: what `Engine.run` takes as `theta` to be evaluated at the same point."""
+    if results is None or case.kind in ("lm", "glm"):
+        return None
+    return results.theta if case.kind == "lmm" or case.nagq == 0 else joint(results)
 
 
 def lacking(engine: Engine, case: Case, lane: Lane) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ from typing import Annotated
 import msgspec
 import numpy as np
 
+from parity.case import Kind
 from parity.quantities import REGISTRY, Lane, Measure, in_lane
 
 POLICY_FILE = Path(__file__).resolve().parent / "policy.toml"
@@ -34,6 +35,7 @@ class Gate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     why: Text
     source: Annotated[str, msgspec.Meta(min_length=5)]
     measure: Measure | None = None  # None: the quantity's own
+    kinds: tuple[Kind, ...] = ()  # only for these kinds of model, in place of the gate for all of them
     condition: bool = False  # widened by the condition number of the fixed-effects system
 
 
@@ -88,10 +90,11 @@ class Policy:
     scale: ScaleRule
     singular: SingularRule
     optimum: OptimumRule
+    special: Mapping[tuple[Lane, str, Kind], Gate]  # of some kinds of model only
 
-    def gate(self, lane: Lane, quantity: str) -> Gate:
-        """The gate of a quantity in a lane."""
-        return self.gates[lane, quantity]
+    def gate(self, lane: Lane, quantity: str, kind: Kind = "lmm") -> Gate:
+        """The gate of a quantity in a lane, for a kind of model."""
+        return self.special.get((lane, quantity, kind), self.gates[lane, quantity])
 
     def allowed(self, gate: Gate, condition: float) -> float:
         """The largest error that passes a gate when the fixed-effects system has this condition number."""
@@ -121,18 +124,30 @@ def load_policy(path: Path) -> Policy:
     if content.schema != SCHEMA:
         raise PolicyError(f"policy {path.name} has schema {content.schema}, this program reads {SCHEMA}")
     gates: dict[tuple[Lane, str], Gate] = {}
+    special: dict[tuple[Lane, str, Kind], Gate] = {}
     for gate in content.gate:
-        _add(gates, gate, path.name)
+        _add(gates, special, gate, path.name)
     _complete(gates, path.name)
     return Policy(
-        MappingProxyType(gates), content.condition, content.scale, content.singular, content.optimum
-    )
+        MappingProxyType(gates), content.condition, content.scale, content.singular, content.optimum,
+        MappingProxyType(special),
+    )  # fmt: skip
 
 
-def _add(gates: dict[tuple[Lane, str], Gate], gate: Gate, file: str) -> None:
+def _add(
+    gates: dict[tuple[Lane, str], Gate], special: dict[tuple[Lane, str, Kind], Gate], gate: Gate, file: str
+) -> None:
     for name in gate.quantities:
         if name not in REGISTRY or gate.lane not in REGISTRY[name].lanes:
             raise PolicyError(f"policy {file}: lane {gate.lane} does not compare a quantity {name!r}")
+        for kind in gate.kinds:
+            if (gate.lane, name, kind) in special or kind not in REGISTRY[name].kinds:
+                raise PolicyError(
+                    f"policy {file}: two gates, or one that is never used, for {name} of {kind} in lane {gate.lane}"
+                )
+            special[gate.lane, name, kind] = gate
+        if gate.kinds:
+            continue
         if (gate.lane, name) in gates:
             raise PolicyError(f"policy {file}: two gates for {name} in lane {gate.lane}")
         gates[gate.lane, name] = gate

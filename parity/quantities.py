@@ -12,9 +12,12 @@ X' V^-1[:, A] P_AA^-1 (P y)_A` and its covariance to `C_A = C + C X' V^-1[:, A] 
 with theta and sigma held at their full-data values.
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Literal
+
+from parity.case import Kind
 
 Lane = Literal["at_theta", "optimum", "default", "certified"]
 Index = Literal[
@@ -91,6 +94,7 @@ class Quantity:
     measure: Measure  # how far two values are apart: a key of MEASURES
     why: str  # why this measure
     lanes: tuple[Lane, ...] = ALL_LANES
+    kinds: tuple[Kind, ...] = ("lmm",)  # kinds of model that have it
 
     @property
     def refits(self) -> bool:
@@ -99,14 +103,16 @@ class Quantity:
         return self.group == "deletion"
 
 
-def _design(name: str, index: Index, unit: Unit, definition: str) -> Quantity:
+def _design(name: str, index: Index, unit: Unit, definition: str, file: str = "quantities.R") -> Quantity:
     why = "the design must be the same before any estimate can be"
-    return Quantity(name, "design", index, unit, definition, f"quantities.R::{name}", "exact", why)
+    return Quantity(name, "design", index, unit, definition, f"{file}::{name}", "exact", why)
 
 
-def _criterion(name: str, definition: str, measure: Measure = "criterion") -> Quantity:
+def _criterion(
+    name: str, definition: str, measure: Measure = "criterion", file: str = "quantities.R"
+) -> Quantity:
     why = "a log-likelihood has no natural zero; differences of it are what tests use"
-    return Quantity(name, "criterion", "scalar", "log", definition, f"quantities.R::{name}", measure, why)
+    return Quantity(name, "criterion", "scalar", "log", definition, f"{file}::{name}", measure, why)
 
 
 def _residual(name: str, unit: Unit, definition: str, file: str = "first_principles.R") -> Quantity:
@@ -251,9 +257,13 @@ _ROWS = (
         "group_residuals.R::varcomp", "scaled", "covariances near zero are differences of larger numbers",
     ),
     *_group_residuals(),
-    _residual("fitted", "y", "conditional fitted values: X beta + Z b + offset", "quantities.R"),
+    _residual("fitted", "y", "conditional means: X beta + Z b + offset, through the inverse link", "quantities.R"),
     _residual("resid_response", "y", "e = y - fitted", "quantities.R"),
-    _residual("resid_pearson", "y", "sqrt(w) e, not divided by sigma", "quantities.R"),
+    _residual(
+        "resid_pearson", "y",
+        "sqrt(w) e, not divided by sigma; over the root of the variance function in a generalised model",
+        "quantities.R",
+    ),
     _residual("resid_scaled", "1", "sqrt(w) e / sigma", "quantities.R"),
     _residual(
         "rstudent_lme4", "1", "sqrt(w) e / (sigma sqrt(1 - h)): internally studentised, despite lme4's name",
@@ -326,6 +336,105 @@ _ROWS = (
     ),
 )  # fmt: skip
 
+_GENERALISED = (
+    _design("prior_weights", "obs", "1", "prior weights w, numbers of trials included", "glmm.R"),
+    _criterion(
+        "deviance", "sum of the squared deviance residuals; of a mixed model at its conditional modes",
+        file="glmm.R",
+    ),
+    _criterion(
+        "null_deviance", "deviance of the model with the offset and the intercept, if there is one", file="glm.R"
+    ),
+    _criterion("penalty", "|u|^2, b = Lambda u: what the random effects add to the deviance", file="glmm.R"),
+    _criterion(
+        "log_determinant", "log det (Lambda' Z'WZ Lambda + I), W the working weights at the modes", file="glmm.R"
+    ),
+    Quantity(
+        "dispersion_pearson", "criterion", "scalar", "1", "sum of the squared Pearson residuals over n - p",
+        "glm.R::dispersion_pearson", "relative", "a positive scale parameter",
+    ),
+    Quantity(
+        "size", "criterion", "scalar", "1", "theta of the negative binomial family, var = mu + mu^2 / theta",
+        "glm.R::size", "relative", "a positive scale parameter",
+    ),
+    Quantity(
+        "se_fixef_hessian", "fixed", "coef", "y",
+        "standard errors from the inverse Hessian of the criterion in theta and beta: theta's uncertainty too",
+        "glmm.R::se_fixef_hessian", "relative", "positive, and compared as ratios", OWN_OPTIMUM,
+    ),
+    Quantity(
+        "vcov_fixef_hessian", "fixed", "coef_pair", "y^2",
+        "block of the fixed effects of twice the inverse Hessian of the criterion in theta and beta",
+        "glmm.R::vcov_fixef_hessian", "whitened", "the same verdict whatever the units or the coding of X",
+        OWN_OPTIMUM,
+    ),
+    _residual("eta", "1", "linear predictor X beta + Z b + offset", "glmm.R"),
+    Quantity(
+        "working_weights", "residual", "obs", "1",
+        "W = w (dmu / deta)^2 / V(mu) at the fitted means, by which the working model is weighted",
+        "glmm.R::working_weights", "scaled", "a weight near zero counts for nothing",
+    ),
+    _residual("resid_deviance", "1", "signed root of each row's deviance", "glmm.R"),
+    _residual("resid_working", "1", "(y - mu) / (dmu / deta)", "glmm.R"),
+    _residual("rstandard_pearson", "1", "Pearson residual / sqrt(phi (1 - h)), phi the dispersion", "glm.R"),
+    _residual("rstandard_deviance", "1", "deviance residual / sqrt(phi (1 - h)), phi the dispersion", "glm.R"),
+    _residual(
+        "rstudent_glm", "1",
+        "sign(d) sqrt(d^2 + h r^2 / (1 - h)), d deviance and r Pearson residual, over sigma_i unless it is one: "
+        "R's rstudent, externally studentised",
+        "glm.R",
+    ),
+    _influence(
+        "dfbeta_one_step", "obs_coef",
+        "(X'WX)^-1 x_i sqrt(W_i) r_i / (1 - h_i), r the Pearson residual: one Newton step from the full fit",
+        file="glm.R",
+    ),
+    _influence(
+        "dfbeta_r", "obs_coef",
+        "(X'WX)^-1 x_i sqrt(W_i) d_i / (1 - h_i): R's dfbeta, with the deviance residual d in a glm", file="glm.R",
+    ),
+    _influence("dfbetas_r", "obs_coef", "dfbeta_r / (sigma_i sqrt((X'WX)^-1_kk)): R's dfbetas", file="glm.R"),
+    _influence(
+        "dffits_r", "obs", "d_i sqrt(h_i) / (sigma_i (1 - h_i)): R's dffits, d the deviance residual in a glm",
+        file="glm.R",
+    ),
+)  # fmt: skip
+
+_EVERY: tuple[Kind, ...] = ("lm", "glm", "lmm", "glmm")
+_MIXED: tuple[Kind, ...] = ("lmm", "glmm")
+_PLAIN: tuple[Kind, ...] = ("lm", "glm")
+
+# Where a quantity exists for other kinds than linear mixed models.
+_KINDS: dict[tuple[Kind, ...], tuple[str, ...]] = {
+    _EVERY: (
+        "n_obs", "p_fixed", "y_response", "x_matrix", "x_column_moments", "criterion", "loglik", "aic", "bic", "df",
+        "fixef", "se_fixef", "vcov_fixef", "fitted", "resid_response", "resid_pearson", "hatvalues",
+        "cooks_distance_plugin",
+    ),
+    _MIXED: ("q_random", "z_rows", "theta", "lambda_crossprod", "varcorr", "ranef", "condvar"),
+    ("lm", "lmm", "glmm"): ("sigma",),
+    ("glm", "glmm"): (
+        "prior_weights", "deviance", "eta", "working_weights", "resid_deviance", "resid_working",
+    ),
+    ("glm",): ("null_deviance", "dispersion_pearson", "size", "rstandard_deviance"),
+    _PLAIN: ("rstandard_pearson", "rstudent_glm", "dfbeta_one_step", "dfbeta_r", "dfbetas_r", "dffits_r"),
+    ("glmm",): ("penalty", "log_determinant", "se_fixef_hessian", "vcov_fixef_hessian"),
+}  # fmt: skip
+
+
+def _with_kinds(rows: Sequence[Quantity]) -> tuple[Quantity, ...]:
+    kinds = {name: kinds for kinds, names in _KINDS.items() for name in names}
+    return tuple(replace(row, kinds=kinds.get(row.name, row.kinds)) for row in rows)
+
+
+def _without_certificates(row: Quantity) -> Quantity:
+    """Certificates are of linear mixed models, and a model without random effects has no theta."""
+    lacks = ("certified",) if "glmm" in row.kinds else ("certified", "at_theta")
+    return replace(row, lanes=tuple(lane for lane in row.lanes if lane not in lacks))
+
+
+_ROWS = (*_with_kinds(_ROWS), *map(_without_certificates, _with_kinds(_GENERALISED)))
+
 REGISTRY: MappingProxyType[str, Quantity] = MappingProxyType({row.name: row for row in _ROWS})
 NAMES: tuple[str, ...] = tuple(REGISTRY)
 DESIGN: tuple[str, ...] = tuple(row.name for row in _ROWS if row.group == "design")
@@ -334,6 +443,11 @@ DESIGN: tuple[str, ...] = tuple(row.name for row in _ROWS if row.group == "desig
 def in_lane(lane: Lane) -> tuple[str, ...]:
     """Names of the quantities compared in a lane, in registry order: the design first."""
     return tuple(row.name for row in _ROWS if lane in row.lanes)
+
+
+def of_kind(kind: Kind, names: Sequence[str] | None = None) -> tuple[str, ...]:
+    """Those of `names` (default: all) that a kind of model has, in their order."""
+    return tuple(name for name in (NAMES if names is None else names) if kind in REGISTRY[name].kinds)
 
 
 def quantity(name: str) -> Quantity:

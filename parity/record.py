@@ -13,7 +13,7 @@ import numpy as np
 
 from parity.case import Case
 from parity.engine import Engine
-from parity.quantities import NAMES
+from parity.quantities import of_kind
 from parity.resources import recorded_dir
 from parity.results import (
     RecordingError,
@@ -57,7 +57,7 @@ def record(
 
 def _record_one(case: Case, engine: Engine, directory: Path, overwrite: bool) -> Change:
     path = recording_path(directory, case.name)
-    results = _signed(engine.run(case, NAMES), engine)
+    results = _signed(engine.run(case, of_kind(case.kind)), engine)
     admitted = ("ok",) if case.expect == "fit" else ("refused", "error")
     if results.status not in admitted:
         return Change(case.name, "failed", path, (f"{results.status}: {results.message}",))

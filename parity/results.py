@@ -103,6 +103,13 @@ class Results:
         return None if value is None else value.values
 
 
+def joint(results: Results) -> np.ndarray | None:
+    """(n_theta + p,) theta, then the fixed effects: where the likelihood of a generalised model was
+    evaluated."""
+    theta, beta = results.theta, results.values.get("fixef")
+    return None if theta is None or beta is None else np.concatenate([theta, beta.values])
+
+
 def _rebuild(state: dict[str, Any]) -> Results:
     return Results(**state)
 

@@ -18,10 +18,10 @@ import numpy as np
 
 from parity.case import Case
 from parity.compare import Pair, Row, apply_known, compare, optima_differ
-from parity.engine import Engine, lacking
+from parity.engine import Engine, lacking, point
 from parity.known import Known
 from parity.policy import Policy, default_policy
-from parity.quantities import NAMES, REGISTRY, Lane
+from parity.quantities import NAMES, REGISTRY, Lane, of_kind
 from parity.results import Results
 from parity.verdicts import Verdict
 
@@ -46,7 +46,7 @@ class CaseReport:
     case: Case
     rows: tuple[Row, ...]
     timing: Timing
-    theta: tuple[float, ...] = ()  # optimum of the first reference, where lane at_theta is evaluated
+    theta: tuple[float, ...] = ()  # where lane at_theta is evaluated: optimum of the first reference
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +164,8 @@ def run_case(
         for lane in lanes:
             rows.extend(compare(bench.pair(lane, reference, theirs)))
     first = answers[0] if answers else None
-    theta = () if first is None or first.theta is None else tuple(first.theta.tolist())
+    where = point(case, first)
+    theta = () if where is None else tuple(where.tolist())
     timing = Timing(case.name, bench.seconds, None if first is None else first.seconds)
     return CaseReport(case, tuple(rows), timing, theta)
 
@@ -172,7 +173,7 @@ def run_case(
 # The yardsticks of the measures, and what judges the optimum, are asked for whatever the user wants to see.
 _ALWAYS = (
     "n_obs", "p_fixed", "q_random", "y_response", "x_column_moments", "z_rows", "criterion", "theta",
-    "lambda_crossprod", "se_fixef", "vcov_fixef",
+    "lambda_crossprod", "fixef", "se_fixef", "vcov_fixef",
 )  # fmt: skip
 
 
@@ -236,11 +237,14 @@ class _Bench:
         )
 
     def _pair_at_theta(self, theirs: Results) -> Pair:
-        if theirs.theta is None:
+        where = point(self.case, theirs)
+        if self.case.kind in ("lm", "glm"):
+            ours = Results(self.engine.name, self.engine.version)
+        elif where is None:
             theirs = replace(theirs, status="error", message="gave no theta to evaluate the engine at")
             ours = Results(self.engine.name, self.engine.version, "unsupported", "not asked")
         else:
-            ours = self._at_theta = _ask(self.engine, self.case, self.asked, theirs.theta)
+            ours = self._at_theta = _ask(self.engine, self.case, self.asked, where)
         return self._pair("at_theta", ours, theirs)
 
     def _own_optimum(self) -> Results:
@@ -252,9 +256,10 @@ class _Bench:
         """The reference at the engine's theta, when the optima differ and it can be asked."""
         if "at_theta" not in reference.capabilities or not optima_differ(ours, theirs, self.policy):
             return None
-        if ours.theta is None or theirs.theta is None or len(theirs.theta) != len(ours.theta):
+        here, there = point(self.case, ours), point(self.case, theirs)
+        if here is None or there is None or len(here) != len(there):
             return None
-        witness = _ask(reference, self.case, self.wanted, ours.theta)
+        witness = _ask(reference, self.case, self.wanted, here)
         return witness if witness.status == "ok" else None
 
 
@@ -272,7 +277,7 @@ def _ask(
     case."""
     start = time.perf_counter()
     try:
-        results: object = engine.run(case, wanted, theta, **options)
+        results: object = engine.run(case, of_kind(case.kind, wanted), theta, **options)
     except Exception as error:  # the barrier: an engine is code of others
         where = traceback.extract_tb(error.__traceback__)[-1]
         message = f"{type(error).__name__}: {error} ({where.filename.rsplit('/', 1)[-1]}:{where.lineno})"

@@ -11,8 +11,11 @@ import numpy as np
 import pandas as pd
 
 import mmcore as mm
-from parity.case import Case, CaseError, frame
-from parity.quantities import X_MATRIX_LIMIT
+from mmcore.design import build
+from mmcore.diagnostics import glm
+from mmcore.response import reader
+from parity.case import Case, CaseError, Kind, frame
+from parity.quantities import REGISTRY, X_MATRIX_LIMIT
 from parity.results import Missing, Results, Value, scalar
 
 # `warnings.catch_warnings` changes the state of the whole process: one fit at a time, also among threads.
@@ -20,16 +23,28 @@ _ONE_AT_A_TIME = threading.Lock()
 
 
 class MmcoreEngine:
-    """Fits with `lmer` or `lm`, or evaluates with `fit_at`, and reads the quantities off the fit."""
+    """Fits with `lm`, `glm`, `lmer` or `glmer`, or evaluates with `fit_at`, and reads the quantities off the
+    fit."""
 
     name = "mmcore"
     version = mm.__version__
     capabilities = frozenset(
-        {"lm", "lmm", "weights", "offset", "contrasts", "at_theta", "optimum", "all_quantities"}
+        {
+            "lm",
+            "glm",
+            "lmm",
+            "glmm",
+            "weights",
+            "offset",
+            "contrasts",
+            "at_theta",
+            "optimum",
+            "all_quantities",
+        }
     )
 
     def run(self, case: Case, quantities: Sequence[str], theta: np.ndarray | None = None) -> Results:
-        """The quantities of a case at mmcore's own optimum, or at `theta`."""
+        """The quantities of a case at mmcore's own optimum, or at `theta` (with beta: see `Engine.run`)."""
         with _ONE_AT_A_TIME, warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             results = self._run(case, quantities, theta)
@@ -41,15 +56,13 @@ class MmcoreEngine:
             fit = _fit(case, theta)
         except CaseError as error:
             return {"status": "error", "message": str(error)}
-        except mm.UnsupportedError as error:
-            return {"status": "unsupported", "message": str(error)}
         except mm.MixedModelError as error:
             return {"status": "refused", "message": f"{type(error).__name__}: {error}"}
         values: dict[str, Value] = {}
         missing: dict[str, Missing] = {}
         work = _Work(fit)
         for name in quantities:
-            outcome = _evaluate(name, work)
+            outcome = _evaluate(name, case.kind, work)
             if isinstance(outcome, Value):
                 values[name] = outcome
             else:
@@ -72,13 +85,29 @@ def _fit(case: Case, theta: np.ndarray | None) -> Any:
         "offset": case.offset,
         "contrasts": case.contrasts or None,
     }
-    if case.family != "gaussian":
-        raise mm.UnsupportedError(f"family {case.family}")
+    if case.kind in ("glm", "glmm"):
+        return _generalised(case, data, theta, options)
     if theta is not None:
         return mm.fit_at(case.formula, data, theta, reml=case.reml, **options)
     if "|" not in case.formula:
         return mm.lm(case.formula, data, **options)
     return mm.lmer(case.formula, data, reml=case.reml, **options)
+
+
+def _generalised(case: Case, data: Any, theta: np.ndarray | None, options: dict[str, Any]) -> Any:
+    sized = {} if case.size is None else {"theta": case.size}
+    family = mm.family_named(case.family, case.link, **sized)
+    if case.kind == "glm":
+        return mm.glm(case.formula, data, family=family, **options)
+    if theta is None:
+        return mm.glmer(case.formula, data, family=family, nagq=case.nagq, **options)
+    n_theta = len(theta)
+    if case.nagq > 0:
+        n_theta -= build(case.formula, data, allow_saturated=True, response=reader(family), **options).p
+    return mm.fit_at(
+        case.formula, data, theta[:n_theta], beta=theta[n_theta:] if case.nagq > 0 else None,
+        family=family, nagq=case.nagq, **options,
+    )  # fmt: skip
 
 
 class _Work:
@@ -95,10 +124,10 @@ class _Work:
         return self._deletions[level]
 
 
-def _evaluate(name: str, work: _Work) -> Value | Missing:
+def _evaluate(name: str, kind: Kind, work: _Work) -> Value | Missing:
     function = QUANTITIES.get(name)
-    if function is None:
-        return Missing("unsupported", f"mmcore has no {name}")
+    if function is None or kind not in REGISTRY[name].kinds:
+        return Missing("unsupported", f"mmcore has no {name} for a model of this kind")
     try:
         return function(work)
     except _Skipped as why:
@@ -185,12 +214,21 @@ def _lambda_crossprod(fit: Any) -> Value:
 
 def _varcorr(fit: Any) -> Value:
     absolute = [term.cov for term in fit.varcorr.values()]
-    residual = (["Residual"], fit.varcorr.sigma**2)
+    residual = (["Residual"], fit.sigma**2)
     return _joined([*zip(_covariance_labels(fit), absolute, strict=True), residual])
 
 
-def _vcov(fit: Any) -> Value:
-    return Value(tuple(_pairs(fit.vcov.index)), np.ravel(fit.vcov.to_numpy()))
+def _matrix(table: Any) -> Value:
+    return Value(tuple(_pairs(table.index)), np.ravel(table.to_numpy()))
+
+
+def _vcov(fit: Any) -> Any:
+    """The covariance in which theta is taken as known: of a generalised mixed model not the default one."""
+    return fit.vcov_rx if isinstance(fit, mm.GeneralizedFit) else fit.vcov
+
+
+def _standard_errors(vcov: Any) -> Value:
+    return Value(tuple(vcov.index), np.sqrt(np.diag(vcov.to_numpy())))
 
 
 def _ranef(fit: Any) -> Value:
@@ -310,6 +348,48 @@ def _eb_against_ls(fit: Any) -> Value:
     return Value(ls.labels, ls.values - np.array([at[label] for label in ls.labels]))
 
 
+# --- generalised models -----------------------------------------------------------------------------------
+
+
+def _by_row_and_coef(fit: Any, table: Any) -> Value:
+    labels = [f"{row}|{column}" for row in _rows(fit) for column in table.columns]
+    return Value(tuple(labels), np.ravel(table.to_numpy()))
+
+
+def _one_step(fit: Any) -> Any:
+    return glm.glm_dfbeta(fit, "pearson") if glm.is_glm(fit) else mm.dfbeta(fit)
+
+
+def _size(fit: Any) -> Value:
+    if not fit.solution.size_estimated:
+        raise mm.UnsupportedError("only an estimated negative binomial size is a quantity")
+    return scalar(fit.size)
+
+
+_GENERALISED: dict[str, Callable[[Any], Value]] = {
+    "prior_weights": lambda fit: _by_row(fit, fit.solution.conditional.w),
+    "deviance": lambda fit: scalar(fit.deviance),
+    "null_deviance": lambda fit: scalar(fit.null_deviance),
+    "penalty": lambda fit: scalar(fit.solution.point.modes.penalty),
+    "log_determinant": lambda fit: scalar(fit.solution.point.modes.factor.logdet),
+    "dispersion_pearson": lambda fit: scalar(fit.dispersion_pearson),
+    "size": _size,
+    "se_fixef_hessian": lambda fit: _standard_errors(fit.vcov_hessian),
+    "vcov_fixef_hessian": lambda fit: _matrix(fit.vcov_hessian),
+    "eta": lambda fit: _by_row(fit, fit.eta),
+    "working_weights": lambda fit: _by_row(fit, fit.solution.at.W),
+    "resid_deviance": lambda fit: _by_row(fit, fit.resid("deviance")),
+    "resid_working": lambda fit: _by_row(fit, fit.resid("working")),
+    "rstandard_pearson": lambda fit: _by_row(fit, glm.rstandard(fit, "pearson")),
+    "rstandard_deviance": lambda fit: _by_row(fit, glm.rstandard(fit, "deviance")),
+    "rstudent_glm": lambda fit: _by_row(fit, mm.rstudent(fit)),
+    "dfbeta_one_step": lambda fit: _by_row_and_coef(fit, _one_step(fit)),
+    "dfbeta_r": lambda fit: _by_row_and_coef(fit, mm.dfbeta(fit)),
+    "dfbetas_r": lambda fit: _by_row_and_coef(fit, mm.dfbetas(fit)),
+    "dffits_r": lambda fit: _by_row(fit, mm.dffits(fit)),
+}
+
+
 # --- refits -----------------------------------------------------------------------------------------------
 
 
@@ -392,8 +472,8 @@ _OF_FIT: dict[str, Callable[[Any], Value]] = {
     "df": lambda fit: scalar(fit.df),
     "sigma": lambda fit: scalar(fit.sigma),
     "fixef": lambda fit: _series(fit.fixef),
-    "se_fixef": lambda fit: _series(fit.se),
-    "vcov_fixef": _vcov,
+    "se_fixef": lambda fit: _standard_errors(_vcov(fit)),
+    "vcov_fixef": lambda fit: _matrix(_vcov(fit)),
     "theta": lambda fit: _series(fit.theta),
     "lambda_crossprod": _lambda_crossprod,
     "varcorr": _varcorr,
@@ -428,6 +508,7 @@ _OF_FIT: dict[str, Callable[[Any], Value]] = {
     **_influence("mdffits"),
     **_influence("covtrace"),
     **_influence("covratio"),
+    **_GENERALISED,
 }
 
 

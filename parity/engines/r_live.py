@@ -36,11 +36,13 @@ HLMDIAG += (
     "resid_marginal_studentized", "resid_marginal_cholesky", "fitted_marginal", "fitted_ls", "resid_ls",
 )  # fmt: skip
 
-_MODELS = frozenset({"lmm", "weights", "offset", "contrasts", "at_theta", "optimum", "default"})
+_MODELS = frozenset(
+    {"lm", "glm", "lmm", "glmm", "weights", "offset", "contrasts", "at_theta", "optimum", "default"}
+)
 _STATUS = {"crashed": "crashed", "timeout": "timeout", "r_error": "error", "protocol": "error"}
 _CODE = (
-    "answer", "at_theta", "call", "deletion", "first_principles", "fit", "group_residuals", "hlmdiag", "load",
-    "model", "quantities", "write",
+    "answer", "at_theta", "call", "deletion", "first_principles", "fit", "generalised", "glm", "glmm",
+    "group_residuals", "hlmdiag", "load", "model", "quantities", "write",
 )  # fmt: skip
 _INT32 = np.iinfo(np.int32)
 
@@ -92,9 +94,11 @@ class RLive:
         Parameters
         ----------
         theta : (n_theta,) array or None
-            where to evaluate, in lme4's order, without optimising; None: R's own optimum.
+            where to evaluate, in lme4's order, without optimising; None: R's own optimum. For a generalised
+            mixed model it goes on with beta (see `engine.Engine.run`).
         polish : bool
-            whether that optimum is the best of several starts, tightened, or what plain `lmer` gives.
+            whether that optimum is the best of several starts, tightened, or what plain `lmer` or `glmer`
+            gives; for `glm` whether it iterates to the last digits.
 
         Never raises for what the case or R does: `Results.status` is "refused" for a model that R (or the
         grammar) rejects, "crashed" or "timeout" for a process that was lost.
@@ -106,10 +110,6 @@ class RLive:
             return self._without("error", str(error), started)
         except (FormulaError, ValueError) as error:
             return self._without("refused", str(error), started)
-        if "|" not in request["formula"]:
-            return self._without(
-                "unsupported", "only models with random effects are fitted by R here", started
-            )
         how = "at_theta" if theta is not None else "polished" if polish else "default"
         request |= {
             "how": how,
@@ -243,7 +243,10 @@ def request_of(case: Case) -> dict[str, Any]:
         "reml": case.reml,
         "contrasts": dict(case.contrasts),
     }
-    return request | {key: name for key in ("weights", "offset") if (name := getattr(case, key)) is not None}
+    if case.kind == "glmm":
+        request["nagq"] = float(case.nagq)
+    optional = ("weights", "offset", "link", "size")
+    return request | {key: value for key in optional if (value := getattr(case, key)) is not None}
 
 
 def _used(formula: Formula, case: Case) -> tuple[str, ...]:
@@ -326,9 +329,9 @@ def _optimisation(facts: Mapping[str, Any]) -> dict[str, Any]:
     """Evaluations of the criterion; for a polished fit its starts, and how far a second one ended."""
     found: dict[str, Any] = {"evaluations": int(facts["evaluations"][0])}
     if facts["search"] is not None:
-        search = _plain(facts["search"])
-        distance = facts["search"]["repeat_distance"][0]
-        found["starts"] = dict(zip(search["starts"], facts["search"]["values"].tolist(), strict=True))
+        search = facts["search"]
+        distance = search["repeat_distance"][0]
+        found["starts"] = dict(zip(list(search["starts"]), search["values"].tolist(), strict=True))
         found["theta_repeat_distance"] = None if np.isnan(distance) else float(distance)
     return found
 

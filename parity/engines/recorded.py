@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from parity.case import Case
+from parity.engine import point
 from parity.resources import recorded_dir
 from parity.results import Missing, RecordingError, Results, read_recording, recording_path
 
@@ -46,7 +47,7 @@ class Recorded:
             )
             return self._without(case, "missing", message)
         results = recording.results
-        if theta is not None and not _same(theta, results.theta):
+        if theta is not None and not _same(theta, point(case, results)):
             return self._without(case, "unsupported", "a recording cannot be evaluated at another theta")
         return self._selected(results, quantities)
 

@@ -1,8 +1,9 @@
 # One request, one answer: fit as asked, evaluate the quantities asked for, return plain lists.
 #
 # request: columns, row_labels, formula, reml, weights, offset, contrasts, family   the model (model.R)
+#          link, size, nagq                             of generalised models (generalised.R)
 #          how         "at_theta", "polished" or "default"
-#          theta       for "at_theta"
+#          theta       for "at_theta"; c(theta, beta) for a generalised mixed model, theta alone with nagq = 0
 #          quantities  names
 #          source      "lme4" (quantities.R and the files of ours) or "hlmdiag" (hlmdiag.R, then quantities.R)
 #          workspace   "auto", "dense" or "factor": the route of first_principles.R
@@ -17,6 +18,7 @@ answer <- function(request) {
 
 fit_as_asked <- function(request) {
   model <- describe_model(request)
+  if (!is_linear_mixed(model)) return(generalised_fit(model, request))
   switch(request$how,
     at_theta = at_theta(model, request$theta),
     polished = polished_fit(model),
@@ -31,6 +33,9 @@ no_fit <- function(error) {
 }
 
 facts <- function(m) {
+  if (inherits(m, "lm"))
+    return(list(singular = FALSE, converged = !identical(m$converged, FALSE), evaluations = as.double(c(m$iter, 1)[1]),
+                convergence_messages = character(), search = NULL))
   conv <- m@optinfo$conv
   list(
     singular = lme4::isSingular(m),
@@ -67,6 +72,12 @@ evaluate_quantity <- function(name, m, workspaces, request) {
 
 call_quantity <- function(name, m, workspaces, request) {
   by_hlmdiag <- identical(request$source, "hlmdiag")
+  own <- if (inherits(m, "lm")) glm else if (inherits(m, "glmerMod")) glmm
+  if (!is.null(own)) {
+    if (by_hlmdiag) missing_value("unsupported", "HLMdiag has no generalised models")
+    if (is_public(name, own)) return(own[[name]](m))
+    if (inherits(m, "lm") || !is_public(name, quantities)) missing_value("unsupported", "no R function computes ", name)
+  }
   if (by_hlmdiag && is.function(f <- hlmdiag[[paste0("hlmdiag_", name)]])) return(f(m))
   if (is_public(name, quantities)) return(quantities[[name]](m))
   if (by_hlmdiag) missing_value("unsupported", "HLMdiag has no such quantity")
@@ -103,5 +114,6 @@ covered_quantities <- function() {
   public <- function(env) ls(env)
   list(quantities = public(quantities), first_principles = public(first_principles),
        group_residuals = public(group_residuals), deletion = public(deletion),
+       glm = public(glm), glmm = public(glmm),
        hlmdiag = sub("^hlmdiag_", "", public(hlmdiag)))
 }

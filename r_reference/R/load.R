@@ -6,9 +6,9 @@ load_reference <- function(directory) {
   options(contrasts = c("contr.treatment", "contr.poly"), warn = 1, stringsAsFactors = FALSE,
           na.action = "na.omit", OutDec = ".", scipen = 0)
   reference <- new.env(parent = globalenv())
-  for (file in c("call.R", "write.R", "model.R", "fit.R", "at_theta.R", "answer.R", "timing.R"))
+  for (file in c("call.R", "write.R", "model.R", "fit.R", "at_theta.R", "generalised.R", "answer.R", "timing.R"))
     sys.source(file.path(directory, file), envir = reference)
-  for (source in c("quantities", "first_principles", "group_residuals", "deletion", "hlmdiag")) {
+  for (source in c("quantities", "first_principles", "group_residuals", "deletion", "glm", "glmm", "hlmdiag")) {
     reference[[source]] <- new.env(parent = reference)
     sys.source(file.path(directory, paste0(source, ".R")), envir = reference[[source]])
   }

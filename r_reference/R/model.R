@@ -94,13 +94,16 @@ formula_environment <- function() {
 # --- model ------------------------------------------------------------------------------------------------------
 
 describe_model <- function(request) {
-  family <- if (is.null(request$family)) "gaussian" else request$family
-  if (family != "gaussian") unsupported_model("family ", family, " is not among the models of this reference")
+  family <- model_family(request)
   data <- data_frame(request$columns, request$row_labels)
   for (role in c("weights", "offset")) check_column(request[[role]], role, names(data))
+  formula <- checked_formula(request$formula, names(data))
   list(
     data = data,
-    formula = checked_formula(request$formula, names(data)),
+    formula = formula,
+    family = family,
+    mixed = length(lme4::findbars(formula)) > 0,
+    nagq = if (is.null(request$nagq)) 1L else as.integer(request$nagq),
     reml = isTRUE(as.logical(request$reml)),
     extra = c(
       if (!is.null(request$weights)) list(weights = as.name(request$weights)),
@@ -128,5 +131,6 @@ model_call <- function(model, f) {
 evaluate_call <- function(model, call) {
   env <- new.env(parent = environment(model$formula))
   env$data <- model$data
+  env$family <- model$family
   eval(call, env)
 }

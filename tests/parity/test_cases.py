@@ -17,7 +17,7 @@ DATA_SETS = {
 
 
 def test_shipped_cases_cover_the_data_sets_and_the_kinds_of_model():
-    fits = [case for case in SHIPPED if case.expect == "fit"]
+    fits = [case for case in SHIPPED if case.expect == "fit" and case.kind == "lmm"]
     assert len(fits) >= 25
     assert {case.data for case in fits} == DATA_SETS
     tags = Counter(tag for case in fits for tag in case.tags)
@@ -35,6 +35,20 @@ def test_shipped_cases_cover_the_data_sets_and_the_kinds_of_model():
         assert tags[tag], tag
     assert {case.reml for case in fits} == {True, False}
     assert all(case.note for case in SHIPPED)
+
+
+def test_generalised_cases_cover_families_links_and_shapes():
+    fits = [case for case in SHIPPED if case.expect == "fit" and case.kind in ("glm", "glmm")]
+    families = {"gaussian", "binomial", "poisson", "Gamma", "inverse.gaussian", "negative.binomial"}
+    assert {case.family for case in fits if case.kind == "glm"} == families
+    assert families - {"gaussian"} == {case.family for case in fits if case.kind == "glmm"}
+    links = {case.link for case in fits if case.family == "binomial"}
+    assert links >= {None, "probit", "cloglog", "cauchit"}
+    assert {case.nagq for case in fits} >= {0, 1, 9}
+    assert any(case.formula.startswith("cbind(") for case in fits)
+    assert any(case.weights for case in fits) and any(case.offset for case in fits)
+    bars = {case.formula.count("|") for case in fits}
+    assert bars >= {0, 1, 2, 3}
 
 
 def test_ids_are_unique_and_depend_on_the_content_only():

@@ -12,13 +12,14 @@ import pytest
 
 from parity.case import load_cases, select
 from parity.engine import load
-from parity.quantities import NAMES
 from parity.references import references
 from parity.report.text import r_snippet
 from parity.run import run
 from parity.verdicts import Verdict
 
 pytestmark = pytest.mark.live
+
+NAMES = of_kind("lmm")
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -10,10 +10,12 @@ import pytest
 from parity.case import Case, frame, load_cases
 from parity.engines.r_live import HLMDIAG, RLive, r_code_hash, r_column, request_of
 from parity.engines.recorded import engines as recorded_engines
-from parity.quantities import NAMES, REGISTRY
+from parity.quantities import REGISTRY, of_kind
 from parity.resources import r_dir
 from parity.rscript import RscriptWorkers
 from parity.rworker import RWorkers
+
+NAMES = of_kind("lmm")
 
 CASES = {case.name: case for case in load_cases()}
 MEASURES = ("cooks_distance_marginal", "mdffits_marginal", "covtrace_marginal", "covratio_marginal")
@@ -63,10 +65,14 @@ def test_each_quantity_of_the_registry_has_its_function_and_no_function_is_witho
     covered = workers.call("covered_quantities").value
     named = {
         f"{source}.R::{name}"
-        for source in ("quantities", "first_principles", "group_residuals", "deletion")
+        for source in ("quantities", "first_principles", "group_residuals", "deletion", "glm", "glmm")
         for name in covered[source]
     }
-    assert named == {row.r_source for row in REGISTRY.values()}
+    assert {row.r_source for row in REGISTRY.values()} <= named
+    assert {source.partition("::")[2] for source in named} == set(REGISTRY)
+    for name in of_kind("glmm"):
+        assert name in covered["glmm"] or name in covered["quantities"]
+    assert set(covered["glm"]) == {*of_kind("lm"), *of_kind("glm")}
     assert set(covered["hlmdiag"]) == set(HLMDIAG)
 
 
@@ -528,13 +534,12 @@ def test_bad_models_are_refused_with_the_reason(workers, more, message):
 
 
 @pytest.mark.live
-def test_models_out_of_scope_are_unsupported_not_refused(workers, lme4):
-    assert answer(workers, "y ~ x + (1 | g)", small_data(), family="poisson").value["status"] == [
-        "unsupported"
-    ]
+def test_models_out_of_scope_are_unsupported_not_refused(workers):
+    data = small_data().assign(y=lambda d: np.round(np.exp(d.y)))
+    sizes = answer(workers, "y ~ x + (1 | g)", data, family="negative.binomial")
+    assert (sizes.value["status"], "size" in sizes.value["message"][0]) == (["unsupported"], True)
+    assert answer(workers, "y ~ x + (1 | g)", data, family="quasipoisson").value["status"] == ["unsupported"]
     assert answer(workers, "y ~ x + cs(x | g)", small_data()).value["status"] == ["unsupported"]
-    plain = Case(name="plain", data="sleepstudy", formula="Reaction ~ Days")
-    assert lme4.run(plain, NAMES).status == "unsupported"
 
 
 @pytest.mark.live

@@ -10,8 +10,10 @@ from parity.engines.mmcore import MmcoreEngine
 from parity.engines.r_live import RLive, request_of
 from parity.engines.recorded import engines as recorded_engines
 from parity.policy import default_policy
-from parity.quantities import NAMES, REGISTRY
+from parity.quantities import REGISTRY, of_kind
 from parity.rworker import RWorkers
+
+NAMES = of_kind("lmm")
 
 HERE = Path(__file__).resolve().parent
 CASES = {case.name: case for case in load_cases()}

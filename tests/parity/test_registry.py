@@ -6,7 +6,7 @@ import pytest
 
 from parity.engines.mmcore import QUANTITIES
 from parity.policy import LANES, PolicyError, default_policy, load_policy
-from parity.quantities import INDEXES, MEASURES, NAMES, REGISTRY, in_lane, quantity
+from parity.quantities import INDEXES, MEASURES, NAMES, REGISTRY, in_lane, of_kind, quantity
 from parity.resources import r_dir
 
 
@@ -16,7 +16,7 @@ def _functions(file):
 
 FUNCTIONS = {
     file: _functions(file)
-    for file in ("quantities.R", "first_principles.R", "group_residuals.R", "deletion.R")
+    for file in ("quantities.R", "first_principles.R", "group_residuals.R", "deletion.R", "glm.R", "glmm.R")
 }
 
 
@@ -71,10 +71,35 @@ def test_no_gate_at_theta_is_wider_than_1e_9_and_none_of_refits_than_1e_6():
 
 def test_gates_grow_from_theta_to_optimum_to_default():
     policy = default_policy()
-    for name in in_lane("at_theta"):
-        lanes = ("at_theta", "optimum", "default")
-        at_theta, optimum, default = (policy.gate(lane, name).value for lane in lanes)
-        assert at_theta <= optimum <= default
+    lanes = ("at_theta", "optimum", "default")
+    for name in in_lane("default"):
+        for kind in REGISTRY[name].kinds:
+            found = [policy.gate(lane, name, kind).value for lane in lanes if lane in REGISTRY[name].lanes]
+            assert found == sorted(found), (name, kind)
+
+
+@pytest.mark.parametrize(
+    ("kind", "has", "has_not"),
+    [
+        ("lm", {"sigma", "dfbeta_r", "hatvalues"}, {"theta", "eta", "null_deviance", "mdffits_marginal"}),
+        ("glm", {"null_deviance", "eta", "rstudent_glm"}, {"sigma", "theta", "penalty", "rvc"}),
+        ("lmm", {"theta", "mdffits_marginal", "rvc"}, {"eta", "deviance", "dfbeta_r"}),
+        (
+            "glmm",
+            {"theta", "eta", "penalty", "se_fixef_hessian"},
+            {"null_deviance", "mdffits_marginal", "rvc"},
+        ),
+    ],
+)
+def test_each_kind_of_model_is_asked_for_what_it_has(kind, has, has_not):
+    names = set(of_kind(kind))
+    assert has <= names and not has_not & names
+    assert {"fixef", "se_fixef", "fitted", "criterion"} <= names
+
+
+def test_a_model_without_random_effects_has_nothing_to_compare_at_a_theta():
+    plain = {row.name for row in REGISTRY.values() if not {"lmm", "glmm"} & set(row.kinds)}
+    assert plain and not plain & set(in_lane("at_theta"))
 
 
 def _text():
