@@ -1,5 +1,6 @@
 """mmcore: linear mixed models and their diagnostics in NumPy and SciPy."""
 
+from .all_fit import all_fit
 from .datasets import dataset_names, load_dataset
 from .diagnostics import (
     CaseDeletion,
@@ -105,6 +106,7 @@ __all__ = [
     "Status",
     "UnsupportedError",
     "VarCorr",
+    "all_fit",
     "anova_glm",
     "augment",
     "case_delete",

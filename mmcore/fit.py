@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -14,7 +15,7 @@ import pandas as pd
 
 from .criterion import Criterion, criterion_for
 from .design import Design, build
-from .errors import ConvergenceWarning, DataError, SingularWarning, UnsupportedError
+from .errors import ConvergenceWarning, DataError, FitError, SingularWarning, UnsupportedError
 from .kernels import Factor, Likelihood
 from .optimize import Control, Status, minimize
 from .predict import predict
@@ -25,6 +26,7 @@ from .varident import ResidualGroups, fit_varident, residual_groups
 
 __all__ = ["Fit", "OptInfo", "fit_at", "fit_design", "lm", "lmer"]
 
+NO_RESIDUAL = 1e6  # relative sd of a random effect beyond which a failed search means that sigma is zero
 SINGULAR = 1e-4  # lme4's isSingular: a diagonal entry of Lambda below this
 
 
@@ -296,19 +298,34 @@ class Fit:
             raise DataError(f"refit needs {self.design.n} values of the response, got shape {values.shape}")
         return fit_design(self.design.with_response(values), reml=self.reml, sigma=self.state.like.sigma)
 
+    def update(self, formula: str | None = None, data: Any = None, **changes: Any) -> Fit:
+        """The model fitted again with some arguments changed; ``fit.update(reml=False)``, ``fit.update("~ . + x")``.
+
+        ``formula`` may use ``.`` for what stands on that side now. ``data``: None takes the variables of the model
+        frame, which is enough unless the formula names new ones (then a DataError names them) or the fit has
+        weights and other data are wanted. Other arguments are those of :func:`lmer`; those not given are kept.
+        """
+        return _update(self, formula, data, changes)
+
     def predict(
         self,
         newdata: Any = None,
         *,
         re_form: str | bool | None = None,
-        type: str = "link",  # noqa: A002
+        type: str = "link",
         allow_new_levels: bool = False,
         se_fit: bool = False,
         offset: Any = None,
     ) -> Any:
         """Predicted values of the rows of the fit or of ``newdata``: see :func:`mmcore.predict.predict`."""
         return predict(
-            self, newdata, re_form=re_form, type=type, allow_new_levels=allow_new_levels, se_fit=se_fit, offset=offset
+            self,
+            newdata,
+            re_form=re_form,
+            type=type,
+            allow_new_levels=allow_new_levels,
+            se_fit=se_fit,
+            offset=offset,
         )
 
     def simulate(
@@ -323,6 +340,53 @@ class Fit:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
+
+
+_UPDATABLE = frozenset(
+    {"reml", "weights", "offset", "contrasts", "na_action", "start", "sigma", "residual", "control"}
+)
+_DOT = re.compile(r"(?<![\w.`])\.(?![\w.`])")
+
+
+def _update(fit: Fit, formula: str | None, data: Any, changes: dict[str, Any]) -> Fit:
+    """See :meth:`Fit.update`."""
+    if fit.family is not None or not fit.design.terms:
+        raise UnsupportedError("update is for linear mixed models; call mm.lm, mm.glm or mm.glmer again")
+    unknown = sorted(set(changes) - _UPDATABLE)
+    if unknown:
+        raise DataError(
+            f"update has no argument {unknown[0]!r}; it has formula, data, {', '.join(sorted(_UPDATABLE))}"
+        )
+    kept: dict[str, Any] = {
+        "reml": fit.reml,
+        "sigma": fit.state.like.sigma,
+        "na_action": fit.design.na_action,
+    }
+    kept["contrasts"] = fit.design.source.contrasts
+    if data is None:
+        data = fit.design.frame()
+        prior = fit.design.weights
+        if fit.residual is not None and prior is not None:
+            prior = prior * fit.residual.ratio[fit.residual.codes] ** 2
+        kept["weights"] = prior
+        kept["offset"] = data["(offset)"].to_numpy() if "(offset)" in data else None
+    if fit.residual is not None and "residual" not in changes:
+        raise UnsupportedError(
+            "pass residual= to update: the model frame does not hold the grouping of the residual"
+        )
+    text = fit.formula if formula is None else _dotted(fit.formula, formula)
+    return lmer(text, data, **(kept | changes))
+
+
+def _dotted(present: str, wanted: str) -> str:
+    """``wanted`` with ``.`` replaced by what stands on that side of ``present``."""
+    sides = [side.strip() for side in present.split("~", 1)]
+    left, tilde, right = wanted.rpartition("~")
+    if not tilde:
+        raise DataError(f"update needs a formula with '~', such as '. ~ . + x', not {wanted!r}")
+    left = _DOT.sub(lambda _: sides[0], left.strip() or ".")
+    # without parentheses: a minus or plus that follows applies to each term alike
+    return f"{left} ~ {_DOT.sub(lambda _: sides[1], right)}"
 
 
 def _readonly(a: np.ndarray) -> np.ndarray:
@@ -363,6 +427,11 @@ def fit_design(
         first = work.covariance.from_standard(cov.from_theta(_check_theta(start, criterion)))
     tolerance = 1e-9 if design.n < 20_000 else 1e-6
     optimum = minimize(work, first, cov.scale_index(), control or Control(), tolerance)
+    if not optimum.status.ok and np.abs(optimum.par[cov.scale_index()]).max() > NO_RESIDUAL:
+        raise FitError(
+            "the random effects reproduce the response exactly: the criterion falls without limit as the residual "
+            "variance goes to zero. Drop a term, or look for a response that is constant within groups"
+        )
     par = optimum.objective.covariance.to_standard(optimum.par)
     info = OptInfo(
         "newton",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -37,10 +37,12 @@ def simulate(
 
 def _responses(fit: Fit, eta: np.ndarray, generator: np.random.Generator) -> np.ndarray:
     w = fit.design.weights
-    if fit.family is None:
+    family: Any = fit.family
+    if family is None:
         sd = fit.sigma if w is None else fit.sigma / np.sqrt(w)[:, None]
         return eta + sd * generator.normal(size=eta.shape)
     weights = np.ones(len(eta)) if w is None else w
+    dispersion: float = getattr(fit, "dispersion", 1.0)
     columns = [
         fit.family.simulate(fit.family.link.mu(column), weights, fit.dispersion, generator)
         for column in eta.T

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import scipy.optimize
@@ -70,16 +70,8 @@ def residual_groups(text: str, data: Any, design: Design) -> ResidualGroups:
     return ResidualGroups(name, levels, codes, np.ones(len(present)))
 
 
-class Fitted(Protocol):
-    """What the search needs of a fit at given weights."""
-
-    criterion: float
-    criterion_fn: Any  # products and kernel
-    state: Any  # the factor of V
-    theta: Any
-
-
-FitDesign = Callable[[Design, Any], Fitted]  # design, theta to start from (or None)
+# design, theta to start from (or None) -> a Fit, which stands to the right of this file
+FitDesign = Callable[[Design, Any], Any]
 
 
 def fit_varident(
@@ -100,7 +92,6 @@ def fit_varident(
             f"the residual standard deviation of {groups.group} = {worst!r} runs off to a boundary"
         )
     search(found.x)
-    assert search.last is not None
     return search.last, replace(groups, ratio=np.exp(np.append(0.0, found.x)))
 
 
@@ -110,7 +101,7 @@ class _Search:
     def __init__(self, design: Design, groups: ResidualGroups, fit: FitDesign, reml: bool) -> None:
         self.design, self.groups, self.fit, self.reml = design, groups, fit, reml
         self.prior = np.ones(design.n) if design.weights is None else design.weights
-        self.last: Fitted | None = None
+        self.last: Any = None
 
     def __call__(self, delta: np.ndarray) -> tuple[float, np.ndarray]:
         scale = np.exp(-2.0 * np.append(0.0, delta))
@@ -118,7 +109,7 @@ class _Search:
         self.last = self.fit(design, None if self.last is None else self.last.theta)
         return self.last.criterion, self._gradient(self.last)
 
-    def _gradient(self, fit: Fitted) -> np.ndarray:
+    def _gradient(self, fit: Any) -> np.ndarray:
         profile, white = fit.state.profile, _whitened_rows(fit)
         each = 1.0 - fit.state.quadratic() - profile.per_rss * profile.rss * white[-1] ** 2
         if self.reml:
@@ -126,7 +117,7 @@ class _Search:
         return 2.0 * np.bincount(self.groups.codes, each, len(self.groups.levels))[1:]
 
 
-def _whitened_rows(fit: Fitted) -> np.ndarray:
+def _whitened_rows(fit: Any) -> np.ndarray:
     """(m, n): LS^-1 [Q y]'V^-1 in scaled rows; the last one is r'V^-1 / sqrt(rss)."""
     kernel = fit.criterion_fn.kernel
     rows = kernel.A.M.copy()
@@ -139,7 +130,6 @@ def _whitened_rows(fit: Fitted) -> np.ndarray:
 def _moment_start(search: _Search) -> np.ndarray:
     """(L - 1,) log-ratios from the spread of the residuals at equal variances."""
     search(np.zeros(len(search.groups.levels) - 1))
-    assert search.last is not None
     codes, L = search.groups.codes, len(search.groups.levels)
     squares = np.bincount(codes, _whitened_rows(search.last)[-1] ** 2, L) / np.bincount(codes, minlength=L)
     spread = np.log(squares)
