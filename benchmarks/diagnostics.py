@@ -1,4 +1,4 @@
-"""Speed and memory of the diagnostics: `python -m benchmarks.diagnostics [NAME ...] [--all]`.
+"""Speed and memory of the diagnostics: `python -m benchmarks.diagnostics [NAME ...] [--all] [--json FILE]`.
 
 One BLAS thread. Every figure stands beside the fastest known of HLMdiag 0.5.1 for the same work (recorded on R 4.2.2
 with lme4 1.1-31, reference BLAS; "impossible" where HLMdiag refuses or would need n x n matrices beyond memory). A
@@ -20,11 +20,19 @@ import time  # noqa: E402
 import warnings  # noqa: E402
 from collections.abc import Callable  # noqa: E402
 from dataclasses import dataclass  # noqa: E402
+from pathlib import Path  # noqa: E402
 
 import numpy as np  # noqa: E402
 import pandas as pd  # noqa: E402
 
 import mmcore as mm  # noqa: E402
+from parity.bench import measured  # noqa: E402
+
+NOTE = (
+    "`python -m benchmarks.diagnostics --json FILE`: CPU seconds of the best run of a fitted model's measures, beside "
+    "the fastest known of HLMdiag 0.5.1 for the same work, where it can do it at all. A time is shown only after an "
+    "answer was checked."
+)
 
 
 @dataclass(frozen=True)
@@ -108,8 +116,12 @@ TABLE = [
 ]  # fmt: skip
 
 
-def measure(work: Work) -> str:
-    """One line: CPU seconds of the best run, extra memory of the first, ratio, what was checked."""
+COLUMNS = ("work", "CPU seconds", "extra MB", "HLMdiag's time over it", "aim", "checked")
+Cells = tuple[str, float, float, str, str, str]
+
+
+def measure(work: Work) -> Cells:
+    """One line: CPU seconds of the best run, extra memory of all, ratio, aim, what was checked."""
     formula, data = work.model()
     fit = mm.lmer(formula, data)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -121,9 +133,13 @@ def measure(work: Work) -> str:
     extra = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
     said = work.check(formula, data, fit, result)
     ratio = "impossible" if work.reference is None else f"{work.reference / min(times):,.0f}x"
-    return (
-        f"{work.name:<24} {min(times):>10.5f} s {extra:>6.0f} MB {ratio:>11}  target {work.target:<12} {said}"
-    )
+    return work.name, min(times), extra, ratio, work.target, said
+
+
+def line(cells: Cells) -> str:
+    """One line of the table, as text."""
+    name, seconds, extra, ratio, target, said = cells
+    return f"{name:<24} {seconds:>10.5f} s {extra:>6.0f} MB {ratio:>11}  target {target:<12} {said}"
 
 
 def main() -> None:
@@ -133,12 +149,21 @@ def main() -> None:
         "name", nargs="*", help="lines whose name contains one of these; default: all but the slow"
     )
     parser.add_argument("--all", action="store_true", help="the slow ones too")
+    parser.add_argument(
+        "--json", type=Path, help="also write the figures to this file, from which docs/speed.md is made"
+    )
     arguments = parser.parse_args()
+    before, rows = measured.load_average(), []
     warnings.simplefilter("ignore", mm.MixedModelWarning)
     for work in TABLE:
         named = any(part in work.name for part in arguments.name)
         if named or (not arguments.name and (arguments.all or not work.slow)):
-            print(measure(work), flush=True)
+            rows.append(measure(work))
+            print(line(rows[-1]), flush=True)
+    if arguments.json:
+        conditions = measured.conditions(before, "HLMdiag 0.5.1 as recorded on R 4.2.2 with lme4 1.1-31")
+        table = measured.Table("Diagnostics", NOTE, COLUMNS, tuple(rows), conditions)
+        measured.write(arguments.json, table)
     sys.exit(0)
 
 

@@ -5,8 +5,8 @@ import pytest
 from parity.bench.problems import PROBLEMS
 from parity.case import frame, load_cases, select
 from parity.engine import load
-from parity.rworker import RWorkers, r_environment
 from parity.run import run
+from parity.rworker import RWorkers, r_environment
 
 
 @pytest.fixture(scope="module")

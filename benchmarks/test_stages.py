@@ -24,7 +24,9 @@ SIZES = {
     "nested_1m": ("evaluation", "gradient", "fit"),
 }
 LARGE = os.environ.get("MMPARITY_BENCH_LARGE", "1") != "0"
-PLAN = [(name, stage) for name, some in SIZES.items() for stage in some if LARGE or PROBLEMS[name].size != "large"]
+PLAN = [
+    (name, stage) for name, some in SIZES.items() for stage in some if LARGE or PROBLEMS[name].size != "large"
+]
 LONG = 1.0  # seconds of one run from which on three rounds are enough
 
 
@@ -58,8 +60,6 @@ def test_stage(benchmark, made, name, stage):
     assert again == pytest.approx(known, rel=1e-9)
     benchmark.extra_info |= facts | {"size": PROBLEMS[name].size}
     benchmark.group = name
-    if seconds > LONG:
-        value = benchmark.pedantic(work, rounds=3, iterations=1)
-    else:
-        value = benchmark(work)
+    long = seconds > LONG
+    value = benchmark.pedantic(work, rounds=3, iterations=1) if long else benchmark(work)
     assert value == pytest.approx(known, rel=1e-9)

@@ -11,7 +11,7 @@ from html import escape
 
 WIDTH, HEIGHT = 460.0, 300.0
 LEFT, RIGHT, BOTTOM = 58.0, 14.0, 44.0
-LETTER = 6.4  # width of a letter of the legend
+LETTER = 7.0  # width of a letter of the legend
 ROW = 17.0  # height of a row of the legend
 STYLES = 8
 
@@ -76,7 +76,9 @@ def chart(series: Sequence[Series], x: Axis, y: Axis, *, alt: str, marks: Sequen
         parts += [_mark(mark, across, top) for mark in marks]
         parts += [_points(s, _style(s, i), across, up) for i, s in enumerate(shown)]
     else:
-        parts.append(f'<text class="axis" x="{WIDTH / 2}" y="{HEIGHT / 2}" text-anchor="middle">no values</text>')
+        parts.append(
+            f'<text class="axis" x="{WIDTH / 2}" y="{HEIGHT / 2}" text-anchor="middle">no values</text>'
+        )
     return (
         f'<svg class="chart" viewBox="0 0 {WIDTH:g} {HEIGHT:g}" role="img" aria-label="{escape(alt)}">'
         + "".join(parts)
@@ -147,9 +149,13 @@ def _x_axis(scale: _Scale, axis: Axis, top: float) -> str:
     for value, text in places:
         at = scale(value)
         parts.append(f'<path class="grid" d="M{at:.1f} {top:.1f}V{floor}"/>')
-        parts.append(f'<text class="axis" x="{at:.1f}" y="{floor + 15}" text-anchor="middle">{escape(text)}</text>')
+        parts.append(
+            f'<text class="axis" x="{at:.1f}" y="{floor + 15}" text-anchor="middle">{escape(text)}</text>'
+        )
     middle = (LEFT + WIDTH - RIGHT) / 2
-    title = f'<text class="axis" x="{middle}" y="{HEIGHT - 8}" text-anchor="middle">{escape(axis.title)}</text>'
+    title = (
+        f'<text class="axis" x="{middle}" y="{HEIGHT - 8}" text-anchor="middle">{escape(axis.title)}</text>'
+    )
     return "".join([*parts, title])
 
 
@@ -158,7 +164,9 @@ def _y_axis(scale: _Scale, axis: Axis) -> str:
     for value in ticks(scale.low, scale.high, scale.log):
         at = scale(value)
         parts.append(f'<path class="grid" d="M{LEFT} {at:.1f}H{WIDTH - RIGHT}"/>')
-        parts.append(f'<text class="axis" x="{LEFT - 6}" y="{at + 4:.1f}" text-anchor="end">{number(value)}</text>')
+        parts.append(
+            f'<text class="axis" x="{LEFT - 6}" y="{at + 4:.1f}" text-anchor="end">{number(value)}</text>'
+        )
     middle = (scale.start + scale.stop) / 2
     title = (
         f'<text class="axis" transform="translate(13 {middle:.1f}) rotate(-90)" text-anchor="middle">'
@@ -207,7 +215,7 @@ def _legend(series: Sequence[Series]) -> tuple[str, int]:
         return "", 0
     parts, x, row = [], LEFT, 0
     for i, s in enumerate(series):
-        wide = 22 + LETTER * len(s.name)
+        wide = 26 + LETTER * len(s.name)
         if x > LEFT and x + wide > WIDTH - RIGHT:
             x, row = LEFT, row + 1
         y = 10 + ROW * row

@@ -25,7 +25,10 @@ from parity.rcall import Workers
 from parity.run import run as compare
 
 WORSE = 1e-6  # relative excess of the criterion above the best side's; default lmer ends up to 1e-9 above
-DENSE = ("tiny", "small")  # sizes for all engines: some hold rows x levels densely, which a large problem cannot
+DENSE = (
+    "tiny",
+    "small",
+)  # sizes for all engines: some hold rows x levels densely, which a large problem cannot
 LONG = 20.0  # seconds of one round from which on fewer rounds are taken
 JUDGED = ("criterion", "fixef", "se_fixef", "sigma", "varcorr")  # what an engine's digits are counted on
 
@@ -147,22 +150,24 @@ def measure(
         max(1, rounds // 3) if long else rounds,
     )
     rng = np.random.default_rng(seed)
-    entries = []
-    for name in sides:
-        told = {"problem": problem.name, "size": problem.size, "engine": name, "rows": rows, "aim": problem.aim}
-        if name in failed:
-            entries.append(Entry(**told, message=failed[name]))
-            continue
-        answer = first[name]
-        told |= {"evaluations": answer.evaluations, "criterion": answer.criterion, "excess": excess[name]}
-        if name not in times:
-            message = f"criterion {excess[name]:.1e} above the best: no time is shown"
-            entries.append(Entry(**told, message=message))
-            continue
-        paired = name != "mmcore" and "mmcore" in times
-        compared = ratio(times[name], times["mmcore"], rng, 0.95) if paired else None
-        entries.append(Entry(**told, seconds=float(np.median(times[name])), ratio=compared))
-    return entries
+    ratios = {
+        name: ratio(seconds, times["mmcore"], rng, 0.95)
+        for name, seconds in times.items()
+        if name != "mmcore" and "mmcore" in times
+    }
+    blank = {
+        name: Entry(problem.name, problem.size, name, rows, problem.aim, message=failed.get(name, ""))
+        for name in sides
+    }
+    answered = {
+        name: replace(
+            blank[name], evaluations=answer.evaluations, criterion=answer.criterion, excess=excess[name],
+            seconds=float(np.median(times[name])) if name in times else None, ratio=ratios.get(name),
+            message="" if name in times else f"criterion {excess[name]:.1e} above the best: no time is shown",
+        )
+        for name, answer in first.items()
+    }  # fmt: skip
+    return [answered.get(name, blank[name]) for name in sides]
 
 
 def _first_answers(sides: Mapping[str, Side]) -> tuple[dict[str, Answer], dict[str, str]]:
@@ -182,9 +187,7 @@ def _one(side: Side, repeats: int) -> Callable[[], float]:
     return lambda: side(repeats).seconds
 
 
-def judged(
-    problem: Problem, engine: Engine, references: Sequence[Engine]
-) -> tuple[float | None, str]:
+def judged(problem: Problem, engine: Engine, references: Sequence[Engine]) -> tuple[float | None, str]:
     """Fewest digits of an engine's own optimum against the first reference that has the model, and its name."""
     case = next((c for c in load_cases() if c.name == problem.reference), None)
     for reference in references if case is not None else ():
@@ -198,7 +201,8 @@ def judged(
 def markdown(entries: Sequence[Entry]) -> str:
     """The speed table: one line per side and problem."""
     lines = [
-        "| problem | rows | engine | ms | times mmcore's | 95 % interval | aim | evaluations | peak MB | digits | remark |",
+        "| problem | rows | engine | ms | times mmcore's | 95 % interval | aim | evaluations | peak MB | digits |"
+        " remark |",
         "|---|---:|---|---:|---:|---|---:|---:|---:|---:|---|",
     ]
     return "\n".join([*lines, *map(_line, entries)]) + "\n"
@@ -238,7 +242,8 @@ def curve(kind: str, workers: Workers | None, rounds: int, limit: float = 30.0) 
 
 def run(
     problems: Iterable[Problem], workers: Workers | None, rounds: int = 7, *,
-    engines: Sequence[Engine] = (), judges: Mapping[str, Engine] | None = None, references: Sequence[Engine] = (), with_memory: bool = False,
+    engines: Sequence[Engine] = (), judges: Mapping[str, Engine] | None = None,
+    references: Sequence[Engine] = (), with_memory: bool = False,
 ) -> Iterator[list[Entry]]:  # fmt: skip
     """Problem by problem: mmcore, lme4 where there is R, and further engines.
 

@@ -32,10 +32,15 @@ def bench() -> None:
     "--rounds", type=click.IntRange(1), default=7, show_default=True, help="Turns that each side takes."
 )
 @click.option(
-    "--engine", "names", multiple=True, metavar="NAME|all|pkg.mod:factory",
+    "--engine",
+    "names",
+    multiple=True,
+    metavar="NAME|all|pkg.mod:factory",
     help=f"Further engines, on the shipped data; all: {', '.join(OTHERS)}, those that are here.",
 )
-@click.option("--digits", is_flag=True, help="Count each engine's digits against certified or recorded numbers.")
+@click.option(
+    "--digits", is_flag=True, help="Count each engine's digits against certified or recorded numbers."
+)
 @click.option("--memory", is_flag=True, help="Peak memory of mmcore and lme4, a process each.")
 @click.option("--scaling", "kinds", multiple=True, type=click.Choice(KINDS), help="Scaling curves too.")
 @click.option(
@@ -64,7 +69,9 @@ def run(
     with ExitStack() as stack:
         workers = stack.enter_context(RWorkers(timeout=3600.0)) if here.embedded else None
         reference = (
-            f"R {here.r_version}, lme4 {here.packages.get('lme4')}, {_blas(here.blas)}" if workers else "no R here"
+            f"R {here.r_version}, lme4 {here.packages.get('lme4')}, {_blas(here.blas)}"
+            if workers
+            else "no R here"
         )
         click.echo(f"{reference}; one BLAS thread; {rounds} rounds in turns; load {before}")
         engines = stack.enter_context(_engines(names))
@@ -75,7 +82,9 @@ def run(
         )  # fmt: skip
         entries = tuple(entry for some in found for entry in some)
         curves = tuple(
-            point for kind in _announced(list(kinds)) for point in against.curve(kind, workers, max(3, rounds // 2))
+            point
+            for kind in _announced(list(kinds))
+            for point in against.curve(kind, workers, max(3, rounds // 2))
         )
     fits = measured.Fits(measured.conditions(before, reference, rounds), entries, curves)
     click.echo(against.markdown(entries))
@@ -107,7 +116,9 @@ def slopes(fits: "Fits") -> list[tuple[str, float]]:
 def _blas(found: str | None) -> str:
     """The name of R's BLAS, without the path of this machine."""
     text = str(found or "unknown BLAS")
-    return next((name for name in ("openblas", "mkl", "blis", "atlas") if name in text.lower()), "reference BLAS")
+    return next(
+        (name for name in ("openblas", "mkl", "blis", "atlas") if name in text.lower()), "reference BLAS"
+    )
 
 
 @contextmanager
@@ -117,7 +128,7 @@ def _engines(names: Sequence[str]) -> "Iterator[list[Engine]]":
     from parity.usage import mistakes
 
     engines: list[Engine] = []
-    for name in dict.fromkeys(n for name in names for n in (OTHERS if name == "all" else (name,))):
+    for name in dict.fromkeys(n for given in names for n in (OTHERS if given == "all" else (given,))):
         try:
             with mistakes():
                 engines.append(load(name))

@@ -14,7 +14,12 @@ from pathlib import Path
 REPEATS = 10
 PLAN = (("sleepstudy", "fit"), ("penicillin", "fit"))
 MORE = 1.05  # head / base from which on it is a regression; what is left of noise (hashing, addresses) is below 1 %
-_FIXED = {"PYTHONHASHSEED": "0", "OPENBLAS_CORETYPE": "Haswell", "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+_FIXED = {
+    "PYTHONHASHSEED": "0",
+    "OPENBLAS_CORETYPE": "Haswell",
+    "OPENBLAS_NUM_THREADS": "1",
+    "OMP_NUM_THREADS": "1",
+}
 
 
 class CountError(RuntimeError):
@@ -40,7 +45,12 @@ def of_command(command: list[str], folder: Path) -> int:
     """Instructions of a command, its process only. Raises CountError."""
     valgrind = ["valgrind", "--tool=cachegrind", "--cache-sim=no", "--cachegrind-out-file=/dev/null"]
     done = subprocess.run(
-        [*valgrind, *command], cwd=folder, env=os.environ | _FIXED, capture_output=True, text=True, check=False
+        [*valgrind, *command],
+        cwd=folder,
+        env=os.environ | _FIXED,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     found = re.search(r"I\s+refs:\s+([\d,]+)", done.stderr)
     if done.returncode or found is None:

@@ -115,10 +115,12 @@ def read(path: Path, kind: type[Kind]) -> Kind:
     except (OSError, msgspec.DecodeError) as error:
         raise MeasuredError(f"{path.name}: {error}") from error
     if found.schema != SCHEMA:
-        raise MeasuredError(f"{path.name} has schema {found.schema}, this program reads {SCHEMA}: measure again")
-    ragged = isinstance(found, Table) and [row for row in found.rows if len(row) != len(found.columns)]
-    if ragged:
-        raise MeasuredError(f"{path.name}: a row has {len(ragged[0])} cells for {len(found.columns)} columns")  # type: ignore[union-attr]
+        raise MeasuredError(
+            f"{path.name} has schema {found.schema}, this program reads {SCHEMA}: measure again"
+        )
+    ragged = [row for row in found.rows if len(row) != len(found.columns)] if isinstance(found, Table) else []
+    if isinstance(found, Table) and ragged:
+        raise MeasuredError(f"{path.name}: a row has {len(ragged[0])} cells for {len(found.columns)} columns")
     return found
 
 

@@ -28,7 +28,9 @@ class Problem:
     family: str = "gaussian"  # another: fitted by glmer
     dataset: str = ""  # name of the shipped data set; "" for simulated data
     criterion: float | None = None  # what lme4 and mmcore agree on: checked before anything is timed
-    reference: str = ""  # name of the parity case of this very model, whose reference says how right an engine is
+    reference: str = (
+        ""  # name of the parity case of this very model, whose reference says how right an engine is
+    )
 
     @property
     def case(self) -> "Case | None":
@@ -103,7 +105,9 @@ def nested(rows: int, inner: int, outer: int, seed: int = 3) -> Callable[[], pd.
     return make
 
 
-def _on(dataset: str, name: str, size: str, formula: str, aim: float, criterion: float | None, reference: str = "") -> Problem:
+def _on(
+    dataset: str, name: str, size: str, formula: str, aim: float, criterion: float | None, reference: str = ""
+) -> Problem:
     family = "binomial" if formula.startswith("cbind") else "gaussian"
     return Problem(
         name, size, formula, shipped(dataset), aim, family=family, dataset=dataset, criterion=criterion,
@@ -114,10 +118,34 @@ def _on(dataset: str, name: str, size: str, formula: str, aim: float, criterion:
 _CROSSED = "y ~ 1 + (1 | user) + (1 | item)"
 _CBPP = "cbind(incidence, size - incidence) ~ period + (1 | herd)"
 _ALL = (
-    _on("sleepstudy", "sleepstudy", "tiny", "Reaction ~ Days + (Days | Subject)", 6, 1743.628271958491, "sleepstudy_slope_reml"),
-    _on("Penicillin", "penicillin", "tiny", "diameter ~ 1 + (1 | plate) + (1 | sample)", 6, 330.86058899108656, "penicillin_crossed_reml"),
+    _on(
+        "sleepstudy",
+        "sleepstudy",
+        "tiny",
+        "Reaction ~ Days + (Days | Subject)",
+        6,
+        1743.628271958491,
+        "sleepstudy_slope_reml",
+    ),
+    _on(
+        "Penicillin",
+        "penicillin",
+        "tiny",
+        "diameter ~ 1 + (1 | plate) + (1 | sample)",
+        6,
+        330.86058899108656,
+        "penicillin_crossed_reml",
+    ),
     _on("Pastes", "pastes", "tiny", "strength ~ 1 + (1 | batch/cask)", 6, None, "pastes_nested_reml"),
-    _on("Hsb82", "hsb82", "small", "mAch ~ cses * sector + (cses | school)", 25, 46638.60241667885, "hsb82_slope_reml"),
+    _on(
+        "Hsb82",
+        "hsb82",
+        "small",
+        "mAch ~ cses * sector + (cses | school)",
+        25,
+        46638.60241667885,
+        "hsb82_slope_reml",
+    ),
     _on("InstEval", "insteval", "medium", "y ~ service + (1 | s) + (1 | d) + (1 | dept:service)", 8, None),
     _on("InstEval", "insteval_vector", "large", "y ~ service + (service | s) + (service | d)", 2.5, None),
     Problem("ratings_100k", "medium", _CROSSED, ratings(100_000, 943, 1_655), 6),

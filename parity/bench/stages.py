@@ -81,7 +81,7 @@ def _answer(request, cache):
 
 
 def _made(name):
-    from problems import PROBLEMS  # beside this file: the head's problems for both sides
+    from problems import PROBLEMS  # type: ignore[import-not-found]  # beside this file: the head's problems for both sides
 
     import mmcore as mm
 
@@ -90,7 +90,7 @@ def _made(name):
 
 
 def _serve():
-    cache = {}
+    cache: dict = {}
     for line in sys.stdin:
         try:
             reply = _answer(json.loads(line), cache)

@@ -1,4 +1,4 @@
-"""What reports of several engines say, as rows of tables: side by side, worst cases, where R is wrong, what is untested."""
+"""What reports of several engines say, as rows of tables: side by side, worst, where R is wrong, what is untested."""
 
 import math
 import shlex
@@ -152,8 +152,22 @@ def _excess(row: Row) -> float:
 
 def replay(report: Report, row: Row) -> str:
     """The command that makes one comparison again."""
-    reference = "recorded:" + row.reference.partition(":")[2] if row.reference.startswith("recorded:") else row.reference
-    parts = ["parity", "run", row.case, "--engine", report.engine, "--reference", reference, "--lane", row.lane]
+    reference = (
+        "recorded:" + row.reference.partition(":")[2]
+        if row.reference.startswith("recorded:")
+        else row.reference
+    )
+    parts = [
+        "parity",
+        "run",
+        row.case,
+        "--engine",
+        report.engine,
+        "--reference",
+        reference,
+        "--lane",
+        row.lane,
+    ]
     if row.quantity in REGISTRY:
         parts += ["--quantity", row.quantity]
     return shlex.join(parts)
@@ -166,7 +180,12 @@ def faults(reports: Sequence[Report], known: Sequence[Known]) -> list[Fault]:
     at default settings that end at a worse optimum than the polished reference.
     """
     listed = [
-        Fault(f"{entry.case} / {entry.quantity} against {entry.reference}", entry.verdict, entry.reason, entry.evidence)
+        Fault(
+            f"{entry.case} / {entry.quantity} against {entry.reference}",
+            entry.verdict,
+            entry.reason,
+            entry.evidence,
+        )
         for entry in known
         if entry.verdict == "reference_wrong"
     ]
@@ -183,9 +202,8 @@ def _found(report: Report) -> list[Fault]:
             who, reason = report.engine, "its default settings stop at a worse optimum"
         else:
             continue
-        evidence = (
-            f"criterion {exact(row.got)} ({report.engine}) and {exact(row.want)} ({row.reference}); {row.message}"
-        )
+        values = f"criterion {exact(row.got)} ({report.engine}) and {exact(row.want)} ({row.reference})"
+        evidence = f"{values}; {row.message}"
         out.append(Fault(f"{row.case}: {who}", str(row.verdict), reason, evidence.rstrip("; ")))
     return out
 

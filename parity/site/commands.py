@@ -22,8 +22,11 @@ LANES = ("at_theta", "optimum")
 @click.argument("directory", type=click.Path(file_okay=False, path_type=Path), metavar="DIR")
 @click.argument("cases", nargs=-1, metavar="[CASE]...")
 @click.option(
-    "--engine", "names", multiple=True, metavar="NAME|pkg.mod:factory",
-    help=f"Engines, the first is the one under test.  [default: mmcore, lme4, {', '.join(OTHERS)}, those that are here]",
+    "--engine",
+    "names",
+    multiple=True,
+    metavar="NAME|pkg.mod:factory",
+    help=f"Engines, the first is under test.  [default: mmcore, lme4, {', '.join(OTHERS)}, those that are here]",
 )
 @click.option("--reference", "reference_name", default="default", metavar="NAME", help="As for `parity run`.")
 @click.option("--slow", is_flag=True, help="Include the cases tagged slow.")
@@ -103,7 +106,9 @@ def _engines(names: tuple[str, ...]) -> tuple[list[Any], list[tuple[str, str]]]:
     return engines, absent
 
 
-def _compared(engine: Any, cases: Any, references: Any, notes: Any, known: Any, jobs: int, quantities: tuple[str, ...]) -> "Report":
+def _compared(
+    engine: Any, cases: Any, references: Any, notes: Any, known: Any, jobs: int, quantities: tuple[str, ...]
+) -> "Report":
     from rich.console import Console
 
     from parity.report.table import progress
@@ -135,8 +140,13 @@ def _left_out(chosen: Any, slow: bool, asked: tuple[str, ...]) -> list[tuple[str
     left = [case.name for case in load_cases() if case.name not in names]
     why = "not asked for" if asked else "tagged slow; --slow runs them" if not slow else "not chosen"
     out = [(f"{len(left)} cases", f"{why}: {', '.join(left)}")] if left else []
-    out.append(("influence measures of the engines beside the first", "`parity run --engine NAME` compares them"))
-    return [*out, ("lanes default and certified", "this site shows at_theta and optimum; `parity run --lane` has them")]
+    out.append(
+        ("influence measures of the engines beside the first", "`parity run --engine NAME` compares them")
+    )
+    return [
+        *out,
+        ("lanes default and certified", "this site shows at_theta and optimum; `parity run --lane` has them"),
+    ]
 
 
 def _write(

@@ -105,7 +105,9 @@ def _scaling(fits: Fits, kind: str) -> Picture:
             steepness = slope(np.array(sizes), np.array(seconds))
             name = f"{engine}, exponent {steepness:.2f}"
             told_slopes.append(f"{engine}: seconds grow as {KINDS[kind]} to the power of {steepness:.2f}")
-        texts = tuple(f"{engine}, {s:,} {KINDS[kind]}: {t:.3g} s" for s, t in zip(sizes, seconds, strict=True))
+        texts = tuple(
+            f"{engine}, {s:,} {KINDS[kind]}: {t:.3g} s" for s, t in zip(sizes, seconds, strict=True)
+        )
         lines.append(Series(name, tuple(map(float, sizes)), tuple(seconds), texts, style=_style(engine)))
     caption = f"Formula to fit by number of {KINDS[kind]}. {'; '.join(told_slopes)}."
     svg = chart(lines, Axis(KINDS[kind], log=True), Axis("seconds", log=True), alt=caption)
@@ -137,7 +139,9 @@ def trends(path: Path) -> list[Picture]:
         title = f"{problem}, {stage}, {engine}, machine {machine}"
         step = find_step([row.seconds for row in rows])
         caption = f"{title}: " + (
-            f"a step of {step.after / step.before:.2f} times since {rows[step.position].commit}." if step else "no step."
+            f"a step of {step.after / step.before:.2f} times since {rows[step.position].commit}."
+            if step
+            else "no step."
         )
         table = tuple((r.time, r.commit, f"{1e3 * r.seconds:.3g}", str(r.evaluations)) for r in rows)
         svg = Markup(trend_svg(rows, title))

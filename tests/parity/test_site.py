@@ -2,6 +2,7 @@
 
 import csv
 import io
+import itertools
 import json
 import re
 from html.parser import HTMLParser
@@ -9,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.parity.browser import Browser, chromedriver
 from click.testing import CliRunner
 
 from parity.bench.against import Entry, Point
@@ -23,10 +23,19 @@ from parity.results import Value, scalar
 from parity.run import run
 from parity.site import agreement, pages, speed
 from parity.site.remembered import Remembered
+from tests.parity.browser import Browser, chromedriver
 
 EVIL = '<script>alert("x")</script>'
 CONDITIONS = Conditions(
-    "2026-01-01T00:00:00Z", "m", f"cpu {EVIL}", 2, (0.5, 4.0), "abc", {"python": "3.11", "blas": EVIL}, "R 4.2.2", 5
+    "2026-01-01T00:00:00Z",
+    "m",
+    f"cpu {EVIL}",
+    2,
+    (0.5, 4.0),
+    "abc",
+    {"python": "3.11", "blas": EVIL},
+    "R 4.2.2",
+    5,
 )
 
 
@@ -60,7 +69,8 @@ def reports(fake, change):
         return change.values(results, ranef=Value((label, "|", "`"), [1.0, np.nan, 2.0]), sigma=scalar(99.0))
 
     cases = [
-        Case(name=name, data="Rail", formula=f"travel ~ 1 + (1 | `{EVIL}`)", note=EVIL) for name in ("a_one", "b_two")
+        Case(name=name, data="Rail", formula=f"travel ~ 1 + (1 | `{EVIL}`)", note=EVIL)
+        for name in ("a_one", "b_two")
     ]
     reference = Remembered(fake("theirs"))
     good = run(cases, fake("ours"), [reference], notes=[f"aloud {EVIL}"])
@@ -71,16 +81,40 @@ def reports(fake, change):
 def content(reports, fits, tmp_path):
     history = tmp_path / "history.csv"
     rows = [
-        Measurement(f"2026-01-0{i}T00:00:00Z", "m", f"c{i}{EVIL}", "3.11", "2.4", "R", "p", "fit", EVIL, s, 3.0, 8, 1.0)
+        Measurement(
+            f"2026-01-0{i}T00:00:00Z",
+            "m",
+            f"c{i}{EVIL}",
+            "3.11",
+            "2.4",
+            "R",
+            "p",
+            "fit",
+            EVIL,
+            s,
+            3.0,
+            8,
+            1.0,
+        )
         for i, s in enumerate((0.01, 0.01, 0.0101, 0.02, 0.0201, 0.0199), start=1)
     ]
     append(history, rows)
     known = Known(
-        case="a_*", quantity="sigma", reason=f"R is wrong {EVIL}", evidence=f"shown by {EVIL}", verdict="reference_wrong"
+        case="a_*",
+        quantity="sigma",
+        reason=f"R is wrong {EVIL}",
+        evidence=f"shown by {EVIL}",
+        verdict="reference_wrong",
     )
     table = Table(f"Title {EVIL}", f"note {EVIL}", ("a", EVIL), (("x", 1.5), (EVIL, None)), CONDITIONS)
     return pages.Content(
-        reports, fits, (("other", table),), history, (known,), ((f"engine {EVIL}", f"gone {EVIL}"),), {"what": EVIL}
+        reports,
+        fits,
+        (("other", table),),
+        history,
+        (known,),
+        ((f"engine {EVIL}", f"gone {EVIL}"),),
+        {"what": EVIL},
     )
 
 
@@ -148,7 +182,7 @@ def test_the_index_is_accessible_in_structure(content):
     hidden = [a for tag, a in page.tags if tag == "svg" and a.get("role") != "img"]
     assert all(a.get("aria-hidden") == "true" for a in hidden)
     levels = [int(tag[1]) for tag in tags if re.fullmatch(r"h[1-6]", tag)]
-    assert all(b - a <= 1 for a, b in zip(levels, levels[1:], strict=False)), levels
+    assert all(b - a <= 1 for a, b in itertools.pairwise(levels)), levels
 
 
 def test_colours_have_contrast_in_both_schemes():
@@ -331,4 +365,6 @@ def test_in_a_browser_tables_sort_and_markup_stays_text(driver, content, tmp_pat
         assert browser.run(f"return [...{column}.tBodies[0].rows].map(r => r.cells[3].textContent)") == [
             "200", "30", "2", "",
         ]  # fmt: skip
-        assert browser.run(f"return {column}.tHead.rows[0].cells[3].getAttribute('aria-sort')") == "descending"
+        assert (
+            browser.run(f"return {column}.tHead.rows[0].cells[3].getAttribute('aria-sort')") == "descending"
+        )

@@ -106,7 +106,9 @@ def _summary(tmp_path, *files, limit=None):
     if limit is not None:
         environment["STEP_SUMMARY_LIMIT"] = str(limit)
     script = ROOT / "scripts" / "step_summary.sh"
-    done = subprocess.run([str(script), *map(str, files)], env=environment, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [str(script), *map(str, files)], env=environment, capture_output=True, text=True, check=True
+    )
     return out.read_text() if out.exists() else "", done.stderr
 
 
