@@ -23,7 +23,7 @@ __all__ = ["batched_refits", "can_batch"]
 CACHE = 2_000_000  # bytes of products per chunk: what stays in the second-level cache
 DECREMENT = 1e-9  # a Newton step that promises less is the last: what it leaves is of its square
 MOST_STEPS = 12
-BOUNDARY = 2e-3  # a relative standard deviation below this is left to the careful optimizer
+BOUNDARY = 2e-3  # a relative standard deviation below this, but not zero, is left to the careful optimizer
 
 
 @dataclass(frozen=True, slots=True)
@@ -283,7 +283,9 @@ def _newton(
         careful[active[lost]] = True
         active = active[~lost & (decrement > DECREMENT)]
     careful[active] = True
-    careful |= np.abs(par[:, scales]).min(axis=1, initial=np.inf) < BOUNDARY
+    scale = np.abs(par[:, scales])
+    # exactly zero is where Newton leaves a vanished scale whose curvature is positive; close to it asks for care
+    careful |= ((scale < BOUNDARY) & (scale > 0)).any(axis=1)
     _store(fit, out, pairs, cov, d, par, np.flatnonzero(~careful))
     rest = np.flatnonzero(careful)
     if len(rest):

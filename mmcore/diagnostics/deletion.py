@@ -74,7 +74,7 @@ def _refits(fit: Fit, u: Units, show: Progress, executor: Any) -> Refits:
     if can_batch(fit, u) and isinstance(kernel, OneFactor) and _affordable(kernel, len(u)):
         expand = u.is_rows and can_expand(fit)
         start = expanded_refits(fit, centers=0).par if expand else np.repeat(fit.par[None], len(u), axis=0)
-        start = np.where(np.isfinite(start), start, fit.par)
+        start = np.where(np.isfinite(start) & (np.array(fit.par) != 0), start, fit.par)
         return batched_refits(fit, u, start, show)
     if u.is_rows and can_expand(fit) and (len(u) > EACH or not len(fit.par)):
         return _checked(fit, u, expanded_refits(fit), show, executor)

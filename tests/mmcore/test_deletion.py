@@ -5,6 +5,8 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 
 import mmcore as mm
@@ -293,3 +295,50 @@ def test_variance_components_have_positions():
     cov = fit.varcorr["g"].cov
     assert_allclose(mm.varcomp(fit), [fit.sigma**2, cov[0, 0], cov[1, 0], cov[1, 1]])
     assert isinstance(mm.varcomp(fit), pd.Series)
+
+
+DRAWN = ["intercept", "slope", "ml", "weights and offset", "double bar", "crossed", "nested"]
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.sampled_from(DRAWN), st.integers(0, 10_000), st.sampled_from(["row", "group", "set"]), st.data())
+def test_any_deletion_of_any_model_equals_a_fit_from_scratch(name, seed, kind, data):
+    frame_, fit, again = fitted(name, seed=seed)
+    if kind == "group":
+        level = fit.design.terms[0].group
+        label = data.draw(st.sampled_from(sorted(frame_[level].unique())))
+        case = mm.case_delete(fit, level)
+        i, rest = list(case.fixef.index).index(label), frame_[frame_[level] != label]
+    else:
+        size = 1 if kind == "row" else 7
+        rows = data.draw(st.lists(st.integers(0, len(frame_) - 1), min_size=1, max_size=size, unique=True))
+        labels = frame_.index[rows]
+        case = mm.case_delete(fit, delete={"drawn": labels})
+        i, rest = 0, frame_.drop(labels)
+    assert case.status.converged.iloc[i]
+    same(case, i, fit, again(rest), tol=1e-5)
+
+
+@settings(max_examples=10, deadline=None)
+@given(st.sampled_from(["intercept", "slope", "crossed"]), st.integers(0, 10_000), st.integers(0, 89))
+def test_a_row_of_negligible_weight_is_missed_by_nothing(name, seed, row):
+    """With a known sigma; an estimated one would change by the degree of freedom that the row counts for."""
+    formula = FORMULAS[name][0]
+    data = data_of(formula, seed=seed).assign(w=1.0)
+    data.iloc[row, data.columns.get_loc("w")] = 1e-12
+    fit = mm.lmer(formula, data, weights="w", sigma=1.0)
+    case = mm.case_delete(fit, delete=data.index[row])
+    assert_allclose(case.fixef.iloc[0], fit.fixef, rtol=1e-6, atol=1e-7)
+    assert_allclose(case.varcomp.iloc[0], mm.varcomp(fit), rtol=1e-5, atol=1e-6)
+    assert case.cooks_distance() < 1e-10
+    assert_allclose(case.covratio(), 1.0, rtol=1e-5)
+
+
+def test_rows_of_a_singular_fit():
+    """A variance of exactly zero stays there where its curvature is positive, and leaves where it is not."""
+    data = data_of("y ~ x + (1 | g)", n=120)
+    fit = mm.lmer("y ~ x + (x | g)", data)
+    assert fit.is_singular
+    case = mm.case_delete(fit)
+    for i in range(0, 120, 10):
+        same(case, i, fit, mm.lmer("y ~ x + (x | g)", data.drop(data.index[i])), tol=1e-5)
