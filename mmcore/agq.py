@@ -75,7 +75,7 @@ class AdaptiveGaussHermite(Laplace):
             )
         self.z, self.log_w = nodes_and_weights(n_nodes)
 
-    def at(self, x: np.ndarray, tolerance: float = 1e-20) -> Point:
+    def at(self, x: np.ndarray, tolerance: float = 1e-18) -> Point:
         modes = self.modes(x, tolerance)
         block = self.system.blocks[0]
         theta = float(x[self.p])

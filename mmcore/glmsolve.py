@@ -5,7 +5,7 @@ given.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -27,6 +27,7 @@ from .weighted import system_for
 
 __all__ = ["Solution", "Solved", "solve", "solve_at"]
 
+START_RANGE = (0.15, 3.0)  # of standard deviations in their charts
 SIZE_RANGE = (
     -9.0,
     16.0,
@@ -134,7 +135,17 @@ def _glm_solution(setup: _Setup, conditional: Conditional, found: Irls) -> Solut
 
 
 def _irls_info(found: Irls, status: Status) -> OptInfo:
-    return OptInfo("irls", found.iterations + 1, found.iterations, np.zeros(0), status.value)
+    return _info("irls", found.iterations + 1, found.iterations, np.zeros(0), status)
+
+
+def _info(
+    method: str, evaluations: int, iterations: int, gradient: np.ndarray, status: Status, starts: int = 1
+) -> OptInfo:
+    values = {
+        "method": method, "evaluations": evaluations, "iterations": iterations, "starts": starts,
+        "gradient": gradient, "message": status.value,
+    }  # fmt: skip
+    return OptInfo(**{field.name: values[field.name] for field in fields(OptInfo)})  # type: ignore[arg-type]
 
 
 # --- mixed models -----------------------------------------------------------------------------------------
@@ -152,10 +163,12 @@ def _start(
         at = conditional.at(np.zeros(conditional.n) + setup.offset + gamma @ setup.Q)
         if not np.isfinite(at.D):
             raise DataError(f"the given start has means outside the domain of {conditional.family.label()}")
-    covariance = setup.covariance.charted(_charts(setup, conditional, at))
-    par = (
-        covariance.start() if theta is None else covariance.from_standard(setup.covariance.from_theta(theta))
-    )
+    charts = _charts(setup, conditional, at)
+    covariance = setup.covariance.charted(charts)
+    if theta is None:
+        par = covariance.start(_moments(setup, conditional, at, charts))
+    else:
+        par = covariance.from_standard(setup.covariance.from_theta(theta))
     return covariance, gamma, par
 
 
@@ -192,7 +205,7 @@ def _checked_beta(setup: _Setup, beta: Any) -> np.ndarray | None:
 
 def _start_fixed(setup: _Setup, conditional: Conditional) -> tuple[np.ndarray, Working]:
     """Coefficients of the model without random effects: a start, so a rough one will do."""
-    found = irls(conditional, setup.Q, setup.offset, tolerance=1e-4)
+    found = irls(conditional, setup.Q, setup.offset, tolerance=1e-3)
     return found.gamma, found.at
 
 
@@ -213,6 +226,26 @@ def _charts(setup: _Setup, conditional: Conditional, at: Working) -> list[np.nda
     return charts
 
 
+def _moments(
+    setup: _Setup, conditional: Conditional, at: Working, charts: list[np.ndarray]
+) -> list[np.ndarray]:
+    """Standard deviations (K,) per block, in the chart, from moments of the scores of the fixed model.
+
+    With r = z's and A = z'Wz of a level, E r^2 = A + A^2 variance, other effects left out of account.
+    """
+    phi = 1.0 if conditional.family.dispersion_known else at.D / conditional.n
+    out = []
+    for block, C in zip(setup.blocks, charts, strict=True):
+        sd = np.empty(block.K)
+        for a, z in enumerate(block.columns):
+            r = np.bincount(block.codes, z * at.s, block.L)
+            A = np.bincount(block.codes, z * z * at.W, block.L)
+            excess = float((r @ r / phi - A.sum()) / max(A @ A, 1e-300))
+            sd[a] = np.sqrt(max(excess, 0.0)) / C[a, a]
+        out.append(np.clip(sd, *START_RANGE))
+    return out
+
+
 def _mixed(
     setup: _Setup,
     conditional: Conditional,
@@ -230,9 +263,9 @@ def _mixed(
         x = quasi_newton(laplace, x, Control(control.max_iterations, 1e-4, False)).point.x
         evaluations = laplace.evaluations
     result = quasi_newton(objective, x, control)
-    info = OptInfo(
+    info = _info(
         f"quasi-newton, {objective.name}", objective.evaluations + evaluations, result.iterations,
-        result.gradient, result.status.value,
+        result.gradient, result.status,
     )  # fmt: skip
     return Solved(_mixed_solution(setup, objective, result.point), conditional.family, result.status, info)
 
@@ -279,7 +312,7 @@ def solve_at(design: Design, family: Family, theta: Any, beta: Any, *, nagq: int
             gamma = np.zeros(0)
         point = objective.at(np.concatenate([gamma, par]), 1e-26)
         gradient = objective.gradient(point)
-    info = OptInfo(objective.name, 1, 1, gradient, Status.NOT_OPTIMIZED.value)
+    info = _info(objective.name, 1, 1, gradient, Status.NOT_OPTIMIZED, 0)
     return Solved(_mixed_solution(setup, objective, point), family, Status.NOT_OPTIMIZED, info)
 
 

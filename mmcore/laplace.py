@@ -64,9 +64,9 @@ class Laplace:
         """Conditional modes at x."""
         Sigma = self.covariance.sigma(x[self.p :])
         self.evaluations += 1
-        modes = find_modes(
-            self.system, self.family, self.predictor(x), Sigma, self._guess(x, Sigma), tolerance
-        )
+        with np.errstate(all="ignore"):
+            v = self._guess(x, Sigma)
+            modes = find_modes(self.system, self.family, self.predictor(x), Sigma, v, tolerance)
         self.iterations += modes.iterations
         return modes
 
@@ -85,7 +85,7 @@ class Laplace:
         dv, _ = last.modes.newton.solve(self.system.cross(shift[None]))
         return [v - d for v, d in zip(last.modes.v, dv, strict=True)]
 
-    def at(self, x: np.ndarray, tolerance: float = 1e-20) -> Point:
+    def at(self, x: np.ndarray, tolerance: float = 1e-18) -> Point:
         """The objective at x."""
         modes = self.modes(x, tolerance)
         h = self.family.family.of_deviance(modes.at.D, self.family.w)[0]
@@ -165,12 +165,12 @@ class JointLaplace(Laplace):
         self.p_joint, self.p = self.p, 0
         self._gamma = np.zeros(self.p_joint)
 
-    def at(self, x: np.ndarray, tolerance: float = 1e-20) -> Point:
+    def at(self, x: np.ndarray, tolerance: float = 1e-18) -> Point:
         self.evaluations += 1
         Sigma = self.covariance.sigma(x)
-        joint = find_joint_modes(
-            self.system, self.family, self.Q, self.offset, Sigma, (self._gamma, self._v()), tolerance
-        )
+        start = (self._gamma, self._v())
+        with np.errstate(all="ignore"):
+            joint = find_joint_modes(self.system, self.family, self.Q, self.offset, Sigma, start, tolerance)
         self.iterations += joint.modes.iterations
         h = self.family.family.of_deviance(joint.modes.at.D, self.family.w)[0]
         return Point(x, h + joint.modes.penalty + joint.modes.factor.logdet, joint.modes, joint)

@@ -42,7 +42,10 @@ class Modes:
 
 def dot(x: Blocks, y: Blocks) -> float:
     """Sum over blocks of the products of all entries."""
-    return float(sum(np.vdot(a, b) for a, b in zip(x, y, strict=True)))
+    total = float(np.vdot(x[0], y[0]))
+    for a, b in zip(x[1:], y[1:], strict=True):
+        total += float(np.vdot(a, b))
+    return total
 
 
 def moved(x: Blocks, step: Blocks, size: float) -> Blocks:
@@ -73,7 +76,7 @@ def find_modes(
     fixed: np.ndarray,
     Sigma: list[np.ndarray],
     v: Blocks | None = None,
-    tolerance: float = 1e-20,
+    tolerance: float = 1e-18,
 ) -> Modes:
     """Modes at the linear predictor ``fixed`` = offset + X beta and the relative covariance Sigma.
 
@@ -84,6 +87,9 @@ def find_modes(
     v, b, at = _start(system, fixed, Sigma, v, family)
     penalty = dot(v, b)
     previous = np.inf
+    enough = (
+        tolerance**0.5
+    )  # Newton's method squares the decrement: after a step from here no check is needed
     for iteration in range(1, MAX_ITERATIONS + 1):
         dW = H = None
         fisher: WeightedFactor | None
@@ -92,6 +98,10 @@ def find_modes(
         else:
             dW, H = family.curvature(at)
             newton, fisher = _newton_factor(system, at, H, Sigma)
+        if previous < enough and (fisher is None or canonical):
+            if fisher is None:
+                fisher = system.at(at.W, Sigma)
+            return Modes(b, v, at, fisher, newton, dW, H, penalty, previous * previous, iteration)
         g = [z - x for z, x in zip(system.cross(at.s[None]), v, strict=True)]
         dv, db = newton.solve(g)
         decrement = dot(g, db)
@@ -163,7 +173,7 @@ def find_joint_modes(
     offset: np.ndarray,
     Sigma: list[np.ndarray],
     start: tuple[np.ndarray, Blocks | None],
-    tolerance: float = 1e-20,
+    tolerance: float = 1e-18,
 ) -> JointModes:
     """The same for beta and b together; ``Q`` (p, n) holds the rows of the basis of X, ``start`` gamma and
     v.

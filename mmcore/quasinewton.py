@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
-from scipy.linalg.lapack import dsyevd
+from scipy.linalg.lapack import dpotrf, dpotrs, dsyevd
 
 from .covariance import BlockCovariance
 from .errors import FitError
@@ -20,13 +20,14 @@ from .optimize import Control, Status
 
 __all__ = ["Result", "hessian_by_differences", "quasi_newton"]
 
-REFRESH = 3  # steps that start from the expected Hessian instead of the updated one
+REFRESH = 2  # steps that start from the expected Hessian instead of the updated one
 DECREMENT = 1e-10  # stop when g'B^-1 g falls below this: twice the deviance still to be had
 ZERO = 2e-3  # a scale below this is tried at exactly zero
 NEAR = 0.05  # a scale below this may be held by the false boundary
 TIGHT = 1e-24  # tolerance of the modes where the last digits are wanted
+ACCURATE = 1e-21  # decrement of the modes with which a final point is left as it is
 
-Box = tuple[np.ndarray | float, np.ndarray | float]  # lower and upper limits of x
+Box = tuple[np.ndarray, np.ndarray] | None  # lower and upper limits of x; None: no limits
 
 
 class Objective(Protocol):
@@ -76,7 +77,7 @@ def quasi_newton(objective: Objective, start: np.ndarray, control: Control) -> R
         used += run.iterations
     point, boundary = _snap(objective, run.point)
     objective.keep(point)
-    final = _try(objective, point.x, TIGHT)
+    final = _try(objective, point.x, TIGHT) if point.modes.decrement > ACCURATE else point
     boundary = boundary or _at_bound(objective, point.x, box)
     status = run.status
     if boundary and status is Status.CONVERGED:
@@ -116,9 +117,13 @@ def _descend(objective: Objective, x: np.ndarray, control: Control, box: Box) ->
     g, B = objective.gradient(here), objective.expected_hessian(here)
     fresh = True
     for iteration in range(1, control.max_iterations + 1):
-        held = ((here.x <= box[0]) & (g > 0)) | ((here.x >= box[1]) & (g < 0))
-        step, decrement = _step(B, g, ~held)
+        step, decrement = _step(B, g, _held(here.x, g, box))
         converged = decrement < tolerance
+        if converged:
+            last = _try(objective, _within(here.x + step, box), TIGHT)
+            if last is not None and last.f <= here.f + 1e-10 * (1.0 + abs(here.f)):
+                return _Run(last, g, Status.CONVERGED, iteration)
+            return _Run(here, g, Status.CONVERGED, iteration)
         there = _search(objective, here, g, _cap(objective, here.x, step), noise, box)
         if there is None:
             flat = decrement < 1e-9 * (1.0 + abs(here.f))
@@ -127,8 +132,6 @@ def _descend(objective: Objective, x: np.ndarray, control: Control, box: Box) ->
             B, fresh = objective.expected_hessian(here), True
             continue
         objective.keep(there)
-        if converged:
-            return _Run(there, g, Status.CONVERGED, iteration)
         g_new = objective.gradient(there)
         if iteration <= REFRESH:
             B = objective.expected_hessian(there)
@@ -137,18 +140,35 @@ def _descend(objective: Objective, x: np.ndarray, control: Control, box: Box) ->
     return _Run(here, g, Status.MAX_ITERATIONS, control.max_iterations)
 
 
-def _step(B: np.ndarray, g: np.ndarray, free: np.ndarray) -> tuple[np.ndarray, float]:
+def _within(x: np.ndarray, box: Box) -> np.ndarray:
+    return x if box is None else np.clip(x, *box)
+
+
+def _held(x: np.ndarray, g: np.ndarray, box: Box) -> np.ndarray | None:
+    """Mask of the coordinates that a bound holds."""
+    return None if box is None else ((x <= box[0]) & (g > 0)) | ((x >= box[1]) & (g < 0))
+
+
+def _step(B: np.ndarray, g: np.ndarray, held: np.ndarray | None) -> tuple[np.ndarray, float]:
     """Quasi-Newton step in the free coordinates and its decrement; B is made positive definite."""
-    step = np.zeros(len(g))
-    if not free.any():
-        return step, 0.0
-    all_free = bool(free.all())
-    values, vectors, _ = dsyevd(B if all_free else B[np.ix_(free, free)])
+    if held is None or not held.any():
+        step = -_solve(B, g)
+        return step, -float(g @ step)
+    step, free = np.zeros(len(g)), ~held
+    if free.any():
+        step[free] = -_solve(B[np.ix_(free, free)], g[free])
+    return step, -float(g @ step)
+
+
+def _solve(B: np.ndarray, g: np.ndarray) -> np.ndarray:
+    """B^-1 g; eigenvalues that are not positive are replaced by their size."""
+    factor, info = dpotrf(B, lower=1)
+    if not info:
+        return dpotrs(factor, g, lower=1)[0]
+    values, vectors, _ = dsyevd(B)
     values = np.abs(values)
     values = np.maximum(values, 1e-8 * max(float(values.max()), 1e-8))
-    along = vectors.T @ (g if all_free else g[free])
-    step[free] = -(vectors @ (along / values))
-    return step, float(along @ (along / values))
+    return vectors @ ((vectors.T @ g) / values)
 
 
 def _cap(objective: Objective, x: np.ndarray, step: np.ndarray) -> np.ndarray:
@@ -173,10 +193,14 @@ def _try(objective: Objective, x: np.ndarray, tolerance: float | None = None) ->
 def _search(
     objective: Objective, here: Point, g: np.ndarray, step: np.ndarray, noise: float, box: Box
 ) -> Point | None:
-    """Backtracking with a parabola through value and slope; trial points are kept within the box."""
+    """Backtracking with a parabola through value and slope; trial points are kept within the box.
+
+    Modes are found as exactly as the expected progress asks for.
+    """
     slope, size = float(g @ step), 1.0
+    tolerance = max((1e-4 * slope) ** 2, 1e-18) if slope > -1.0 else 1e-8
     for _ in range(30):
-        there = _try(objective, np.clip(here.x + size * step, *box))
+        there = _try(objective, _within(here.x + size * step, box), tolerance)
         if there is None:
             size *= 0.3
             continue
@@ -197,7 +221,7 @@ def _update(B: np.ndarray, step: np.ndarray, y: np.ndarray) -> np.ndarray:
         share = 0.8 * sBs / (sBs - sy)
         y = share * y + (1.0 - share) * Bs
         sy = float(step @ y)
-    return B + np.outer(y, y) / sy - np.outer(Bs, Bs) / sBs
+    return B + (y / sy)[:, None] * y - (Bs / sBs)[:, None] * Bs
 
 
 # --- boundaries ---------------------------------------------------------------------------------------------
@@ -206,13 +230,13 @@ def _update(B: np.ndarray, step: np.ndarray, y: np.ndarray) -> np.ndarray:
 def _box(objective: Objective) -> Box:
     bounds = objective.covariance.bounds
     if bounds is None:
-        return -np.inf, np.inf
+        return None
     free = np.full(objective.p, np.inf)
     return np.concatenate([-free, bounds[0]]), np.concatenate([free, bounds[1]])
 
 
 def _at_bound(objective: Objective, x: np.ndarray, box: Box) -> bool:
-    return bool(((x <= box[0]) | (x >= box[1]))[objective.p :].any())
+    return box is not None and bool(((x <= box[0]) | (x >= box[1]))[objective.p :].any())
 
 
 def _small_scales(objective: Objective, x: np.ndarray, limit: float) -> np.ndarray:

@@ -14,6 +14,7 @@ No inverse of Sigma is taken, so a singular Sigma is an ordinary point.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import isfinite
 from typing import Protocol
 
 import numpy as np
@@ -30,6 +31,7 @@ __all__ = ["System", "WeightedFactor", "system_for"]
 
 Blocks = list[np.ndarray]  # per block (r, K, L)
 DENSE_CELLS = 40_000_000  # largest leading x trailing coupling stored as a dense matrix
+INDEFINITE = "the penalised weights of the random effects are not positive definite at these parameters"
 TAIL_LIMIT = 12_000  # columns of the trailing factors, whose Schur complement is dense
 ILL_CONDITIONED = 1e-3  # relative pivot of Lambda below which its inverse loses too many digits
 
@@ -61,8 +63,11 @@ class System:
 
     def cross(self, rows: np.ndarray) -> Blocks:
         """Z' v for every row v of ``rows`` (r, n): per block (r, K, L)."""
-        out = []
+        out: Blocks = []
         for block, plain in zip(self.blocks, self.plain, strict=True):
+            if plain and len(rows) == 1:
+                out.append(np.bincount(block.codes, rows[0], block.L).reshape(1, 1, -1))
+                continue
             part = np.empty((len(rows), block.K, block.L))
             for i, row in enumerate(rows):
                 for a in range(block.K):
@@ -89,10 +94,9 @@ class System:
     def _gram(self, j: int, w: np.ndarray) -> np.ndarray:
         """(K, K, L) Z_j'W Z_j of each level."""
         block = self.blocks[j]
-        out = np.empty((block.K, block.K, block.L))
         if self.plain[j]:
-            out[0, 0] = np.bincount(block.codes, w, block.L)
-            return out
+            return np.bincount(block.codes, w, block.L).reshape(1, 1, -1)
+        out = np.empty((block.K, block.K, block.L))
         for a in range(block.K):
             weighted = w * block.columns[a]
             for b in range(a + 1):
@@ -122,15 +126,18 @@ def _chain(blocks: Sequence[Block]) -> dict[tuple[int, int], np.ndarray] | None:
 
 def _scaled_inverse(D: np.ndarray, Sigma: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
     """log |T|, T^-1 and N = Sigma T^-1, per level, for T = I + D Sigma."""
-    with np.errstate(invalid="ignore", divide="ignore"):
-        logdet, T_inv = small.determinant_and_inverse(small.shrink(D, Sigma))
-    if not np.isfinite(logdet):
-        raise FitError(
-            "the penalised weights of the random effects are not positive definite at these parameters"
-        )
     k = len(Sigma)
     if k == 1:
-        return logdet, T_inv, T_inv * Sigma[0, 0]
+        variance = float(Sigma[0, 0])
+        T = 1.0 + variance * D
+        logdet = float(np.log(T).sum())
+        if not isfinite(logdet):
+            raise FitError(INDEFINITE)
+        T_inv = 1.0 / T
+        return logdet, T_inv, variance * T_inv
+    logdet, T_inv = small.determinant_and_inverse(small.shrink(D, Sigma))
+    if not isfinite(logdet):
+        raise FitError(INDEFINITE)
     N = np.matmul(Sigma, T_inv.reshape(k, -1)).reshape(k, k, -1)
     return logdet, T_inv, 0.5 * (N + N.transpose(1, 0, 2))
 
@@ -503,9 +510,7 @@ class CrossedWeighted:
         M.ravel()[:: system.q + 1] += 1.0
         self.L, info = dpotrf(M, lower=1, clean=0)
         if info:
-            raise FitError(
-                "the penalised weights of the random effects are not positive definite at these parameters"
-            )
+            raise FitError(INDEFINITE)
         self.logdet += 2.0 * float(np.log(self.L.diagonal()).sum())
         self._N: np.ndarray | None = None
         self._M_inv: np.ndarray | None = None

@@ -378,7 +378,8 @@ def test_counts_that_are_not_whole():
 def test_separation_in_a_mixed_model_is_named():
     rng = np.random.default_rng(2)
     data = pd.DataFrame({"g": np.repeat(np.arange(10), 8), "x": np.tile([0.0, 1.0], 40)})
-    data["y"] = np.where(data["x"] == 1, 1, rng.integers(0, 2, 80))
+    by_group = rng.random(80) < np.where(data["g"] % 2, 0.9, 0.1)
+    data["y"] = np.where(data["x"] == 1, 1, by_group.astype(int))
     with pytest.warns(mm.SeparationWarning, match="run off to infinity"):
         mm.glmer("y ~ x + (1 | g)", data)
 
