@@ -55,6 +55,7 @@ def names() -> tuple[tuple[str, str], ...]:
 
     fixed = (
         ("live", "lme4 and first principles in live R, at a polished optimum"),
+        ("r_refits", "live, and every deletion refitted however long it takes"),
         ("recorded", "all sources of recordings"),
     )
     try:

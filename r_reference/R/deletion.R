@@ -5,7 +5,7 @@
 # tightened by Newton steps on high-order differences of the criterion: values alone fix theta to about 1e-7 only.
 # A refit whose gradient does not vanish, or that fails, is warned of by name.
 #
-# `w` is what the functions share: m (the full fit), limit (refits of one family times rows), and the refits made.
+# `w` is what the functions share: m (the full fit), limit (of .cost of a family), and the refits made.
 # With b, C, s2 of the full fit, b_i, C_i of the refit, d = b - b_i. A coefficient that the rows left do not determine
 # is NaN, and so are the measures of that unit.
 
@@ -141,7 +141,7 @@
 .row_refits <- function(w) {
   if (is.null(w$by_row)) {
     n <- stats::nobs(w$m)
-    if (n^2 > w$limit) .too_many(w, n, "row")
+    if (.cost(n, w$m) > w$limit) .too_many(w, n, "row")
     rows <- rownames(w$m@frame)
     w$by_row <- list(.family(w$m, structure(as.list(seq_len(n)), names = rows), paste("row", rows)))
   }
@@ -152,7 +152,7 @@
   if (is.null(w$by_level)) {
     factors <- lapply(lme4::getME(w$m, "flist"), droplevels)
     sizes <- vapply(factors, nlevels, 0L)
-    small <- sizes * stats::nobs(w$m) <= w$limit
+    small <- .cost(sizes, w$m) <= w$limit
     if (!any(small)) .too_many(w, min(sizes), "level")
     w$by_level <- lapply(names(factors)[small], function(name) {
       sets <- split(seq_along(factors[[name]]), factors[[name]])
@@ -162,6 +162,9 @@
   }
   w$by_level
 }
+
+# Refitted rows; the overhead of a refit is that of 125 rows.
+.cost <- function(refits, m) as.double(refits) * max(stats::nobs(m), 125)
 
 .too_many <- function(w, refits, unit) {
   missing_value("skipped", refits, " refits, one per ", unit, ", of ", stats::nobs(w$m),

@@ -126,7 +126,7 @@ def test_more_refits_than_the_limit_are_skipped_and_can_be_asked_for(workers):
     assert few.missing["cooks_distance_refit"].kind == "skipped"
     assert "180 refits" in few.missing["cooks_distance_refit"].message
     part = Case(name="part", data="sleepstudy", formula=case.formula, rows=(0, 60, 1))
-    every = RLive(workers=workers, refits=3600).run(part, names)
+    every = RLive(workers=workers, refits=7500).run(part, names)
     assert len(every.values["cooks_distance_refit"].labels) == 60
 
 
