@@ -117,13 +117,11 @@ def ticks(low: float, high: float, log: bool) -> list[float]:
     """Round numbers within an interval: some, but not many."""
     if log:
         first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
-        within = lambda steps: [
-            s * 10.0**e for e in range(first, last + 1) for s in steps if low <= s * 10.0**e <= high
-        ]
-        found = within((1,))
-        if len(found) > 6:
-            found = found[:: math.ceil(len(found) / 6)]
-        return found if len(found) >= 3 else within((1, 3)) if len(within((1, 3))) >= 3 else within((1, 2, 5))
+        for steps in ((1,), (1, 3), (1, 2, 5), tuple(range(1, 10))):
+            found = [s * 10.0**e for e in range(first, last + 1) for s in steps if low <= s * 10.0**e <= high]
+            if len(found) >= 3:
+                break
+        return found[:: math.ceil(len(found) / 6)] if len(found) > 6 else found
     raw = (high - low) / 5
     power = 10.0 ** math.floor(math.log10(raw))
     step = next(s * power for s in (1, 2, 5, 10) if s * power >= raw)

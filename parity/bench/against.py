@@ -224,6 +224,12 @@ def told(value: float | None, form: str, times: float = 1) -> str:
     return "" if value is None else form.format(value * times)
 
 
+def milliseconds(seconds: float | None) -> str:
+    """A time in milliseconds with three digits, never with an exponent."""
+    ms = 1e3 * (seconds or 0.0)
+    return "" if seconds is None else f"{ms:,.0f}" if ms >= 100 else f"{ms:.3g}"
+
+
 def curve(kind: str, workers: Workers | None, rounds: int, limit: float = 30.0) -> Iterator[Point]:
     """Times at growing sizes, mmcore and, where there is R, lme4; a side that needs more than `limit` seconds
     for one fit is not asked at larger sizes."""

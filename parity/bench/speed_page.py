@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from parity.bench.against import Entry, told
+from parity.bench.against import Entry, milliseconds, told
 from parity.bench.measured import Conditions, Fits, Table, read, tables
 from parity.bench.timing import slope
 
@@ -75,7 +75,7 @@ def _row(e: Entry) -> tuple[str, ...]:
         ("", "") if e.ratio is None else (f"{e.ratio.value:.1f}", f"{e.ratio.low:.1f} to {e.ratio.high:.1f}")
     )
     return (
-        e.problem, f"{e.rows:,}", e.engine, told(e.seconds, "{:.3g}", 1e3), ratio, between,
+        e.problem, f"{e.rows:,}", e.engine, milliseconds(e.seconds), ratio, between,
         f"{e.aim:g}" if e.engine == "lme4" else "", told(e.evaluations, "{:d}"), told(e.peak_mb, "{:.0f}"),
         told(e.digits, "{:.1f}"),
     )  # fmt: skip
@@ -90,7 +90,7 @@ def _curves(fits: Fits) -> list[str]:
             list(dict.fromkeys(p.size for p in points)),
         )
         found = {(p.size, p.engine): p.seconds for p in points}
-        rows = [(f"{n:,}", *(told(found.get((n, e)), "{:.3g}", 1e3) for e in engines)) for n in sizes]
+        rows = [(f"{n:,}", *(milliseconds(found.get((n, e))) for e in engines)) for n in sizes]
         exponents = [_exponent([(n, found[n, e]) for n in sizes if (n, e) in found]) for e in engines]
         rows.append(("exponent", *exponents))
         out.append(table((KINDS[kind], *(f"{e}, ms" for e in engines)), rows))
@@ -104,10 +104,11 @@ def _exponent(points: Sequence[tuple[int, float]]) -> str:
 
 
 def _generic(found: Table) -> str:
-    return table(found.columns, [tuple(_cell(cell) for cell in row) for row in found.rows])
+    return table(found.columns, [tuple(cell_text(cell) for cell in row) for row in found.rows])
 
 
-def _cell(value: str | float | int | None) -> str:
+def cell_text(value: str | float | int | None) -> str:
+    """A cell as text: three digits of a number that is not whole, nothing for nothing."""
     return "" if value is None else f"{value:.3g}" if isinstance(value, float) else str(value)
 
 

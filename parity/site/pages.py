@@ -81,7 +81,7 @@ def index(content: Content) -> str:
         pareto=speed.pareto(content.fits) if content.fits else [],
         scaling=speed.scaling(content.fits) if content.fits else [],
         trends=speed.trends(content.history) if content.history else [],
-        tables=[(table, speed.load_told(table.conditions)) for _, table in content.tables],
+        tables=[(t, speed.cells(t), speed.load_told(t.conditions)) for _, t in content.tables],
         surroundings=dict(content.surroundings or {}),
     )  # fmt: skip
 

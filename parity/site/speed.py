@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 from markupsafe import Markup
 
-from parity.bench.against import Entry, told
+from parity.bench.against import Entry, milliseconds, told
 from parity.bench.history import find_step, read, series, trend_svg
-from parity.bench.measured import Conditions, Fits
+from parity.bench.measured import Conditions, Fits, Table
+from parity.bench.speed_page import cell_text
 from parity.bench.timing import slope
 from parity.chart import Axis, Series, chart
 
@@ -34,7 +35,7 @@ def speed_rows(entries: Sequence[Entry]) -> list[tuple[str, ...]]:
     """The table of all problems and engines."""
     return [
         (
-            e.problem, f"{e.rows:,}", e.engine, told(e.seconds, "{:.3g}", 1e3),
+            e.problem, f"{e.rows:,}", e.engine, milliseconds(e.seconds),
             "" if e.ratio is None else f"{e.ratio.value:.2f}",
             "" if e.ratio is None else f"{e.ratio.low:.2f} to {e.ratio.high:.2f}",
             f"{e.aim:g}" if e.engine == "lme4" else "", told(e.evaluations, "{:d}"),
@@ -76,7 +77,7 @@ def _pareto(entries: Sequence[Entry], name: str) -> Picture | None:
     )
     svg = chart(points, Axis("ms", log=True), Axis("digits", zero=True), alt=caption)
     rows = tuple(
-        (e.engine, told(e.seconds, "{:.3g}", 1e3), told(e.digits, "{:.1f}"), "yes" if e in best else "no")
+        (e.engine, milliseconds(e.seconds), told(e.digits, "{:.1f}"), "yes" if e in best else "no")
         for e in shown
     )
     return Picture(name, Markup(svg), caption, ("engine", "ms", "digits", "on the frontier"), rows)
@@ -147,6 +148,11 @@ def trends(path: Path) -> list[Picture]:
         svg = Markup(trend_svg(rows, title))
         out.append(Picture(title, svg, caption, ("time", "commit", "ms", "evaluations"), table))
     return out
+
+
+def cells(table: Table) -> list[tuple[str, ...]]:
+    """The cells of another benchmark's table as text."""
+    return [tuple(cell_text(cell) for cell in row) for row in table.rows]
 
 
 def load_told(c: Conditions) -> str:
