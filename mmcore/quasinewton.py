@@ -95,13 +95,22 @@ def hessian_by_differences(objective: Objective, point: Point, step: float = 0.0
     curvature = np.abs(objective.expected_hessian(point).diagonal())
     for i in range(m):
         h = step * min((2.0 / curvature[i]) ** 0.5 if curvature[i] > 0 else 1.0, 5.0)
-        grads = []
-        for k in (-2.0, -1.0, 1.0, 2.0):
-            moved = x.copy()
-            moved[i] += k * h
-            grads.append(objective.gradient(objective.at(moved, TIGHT)))
-        H[i] = (grads[0] - 8.0 * grads[1] + 8.0 * grads[2] - grads[3]) / (12.0 * h)
+        H[i] = _row_by_differences(objective, x, i, h)
+        # the working model has dispersion one: where it is small the step was many standard errors
+        true = step * (2.0 / H[i, i]) ** 0.5 if H[i, i] > 0 else h
+        if h > 2.0 * true:
+            H[i] = _row_by_differences(objective, x, i, true)
     return 0.5 * (H + H.T)
+
+
+def _row_by_differences(objective: Objective, x: np.ndarray, i: int, h: float) -> np.ndarray:
+    """(m,) row i of the Hessian with step ``h``."""
+    grads = []
+    for k in (-2.0, -1.0, 1.0, 2.0):
+        moved = x.copy()
+        moved[i] += k * h
+        grads.append(objective.gradient(objective.at(moved, TIGHT)))
+    return (grads[0] - 8.0 * grads[1] + 8.0 * grads[2] - grads[3]) / (12.0 * h)
 
 
 # --- one run ------------------------------------------------------------------------------------------------

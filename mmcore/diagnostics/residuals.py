@@ -63,7 +63,8 @@ def rstudent(fit: Fit) -> pd.Series:
 
 
 def _fixed_dispersion(fit: Fit) -> bool:
-    return isinstance(fit, GeneralizedFit) and fit.family.dispersion_known
+    """As R has it: not a negative binomial, whose dispersion is one as well."""
+    return isinstance(fit, GeneralizedFit) and fit.family.name in ("binomial", "poisson")
 
 
 def _studentized(ws: Marginal) -> np.ndarray:
