@@ -17,7 +17,7 @@ from mmcore.errors import FormulaError
 from mmcore.formula import Formula, parse
 from parity.case import Case, CaseError, frame
 from parity.engine import EngineUnavailable
-from parity.quantities import NAMES, REGISTRY
+from parity.quantities import NAMES, REGISTRY, of_kind
 from parity.rcall import Reply, Workers
 from parity.resources import r_dir
 from parity.results import Missing, Results, Value
@@ -113,7 +113,7 @@ class RLive:
         how = "at_theta" if theta is not None else "polished" if polish else "default"
         request |= {
             "how": how,
-            "quantities": list(quantities),
+            "quantities": list(of_kind(case.kind, quantities)),
             "source": self._source,
             "workspace": self._route,
             "refits": float(self._refits),
@@ -121,7 +121,10 @@ class RLive:
         if theta is not None:
             request["theta"] = np.asarray(theta, dtype=np.float64)
         reply = self._open().call("answer", {"request": request}, self._timeout)
-        return self._results(reply, started)
+        results = self._results(reply, started)
+        other = Missing("unsupported", "not a quantity of this kind of model")
+        strange = {name: other for name in quantities if case.kind not in REGISTRY[name].kinds}
+        return replace(results, missing={**results.missing, **strange}) if results.status == "ok" else results
 
     def close(self) -> None:
         """Stop R."""
