@@ -129,12 +129,13 @@ class Laplace:
     def expected_hessian(self, point: Point) -> np.ndarray:
         """Expected second derivatives of the working linear model: block diagonal, where an optimiser starts.
 
-        2 Q'V^-1Q for gamma, and per block sum over levels of tr(E_k W E_l W), W = Z'V^-1Z, for par.
+        2 h' Q'V^-1Q for gamma, and per block sum over levels of tr(E_k W E_l W), W = Z'V^-1Z, for par.
         """
         p, n_par = self.p, len(point.x) - self.p
         out = np.zeros((p + n_par, p + n_par))
         if p:
-            out[:p, :p] = 2.0 * self.working_information(point.modes)
+            slope = self.family.family.of_deviance(point.modes.at.D, self.family.w)[1]
+            out[:p, :p] = 2.0 * slope * self.working_information(point.modes)
         E = self.covariance.jacobian(point.x[p:])
         H = np.zeros((n_par, n_par))
         at = 0

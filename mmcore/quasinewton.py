@@ -85,7 +85,7 @@ def quasi_newton(objective: Objective, start: np.ndarray, control: Control) -> R
     return Result(final or point, run.gradient, status, used)
 
 
-def hessian_by_differences(objective: Objective, point: Point, step: float = 0.02) -> np.ndarray:
+def hessian_by_differences(objective: Objective, point: Point, step: float = 0.005) -> np.ndarray:
     """(m, m) Hessian at a point: fourth-order central differences of the exact gradient.
 
     Steps are ``step`` standard errors of the working model; relative error about 1e-8.
