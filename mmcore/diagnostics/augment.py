@@ -90,8 +90,7 @@ def _refit_measures(deletion: CaseDeletion) -> dict[str, np.ndarray]:
 
 
 def _leverage_columns(ws: Marginal, u: Units, types: tuple[str, ...]) -> dict[str, np.ndarray]:
-    overall, fixed, random, uc = row_leverage(ws).T
-    values = {"overall": overall, "fixef": fixed, "ranef": random, "ranef.uc": uc}
+    values = dict(zip(types, row_leverage(ws, types).T, strict=True))
     if u.is_rows:
         return {f"leverage.{t}": values[t] for t in types}
     assert u.codes is not None  # sets have no leverage

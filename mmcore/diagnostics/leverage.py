@@ -43,13 +43,17 @@ def leverage(fit: Fit, level: Hashable = 1) -> pd.DataFrame:
     return pd.DataFrame(means, index=pd.Index(labels, name=str(level)), columns=list(TYPES))
 
 
-def row_leverage(ws: Marginal) -> np.ndarray:
-    """(n, 4) columns TYPES."""
-    A, prof = ws.A, ws.fit.state.profile
-    p = ws.p
-    fixed = np.einsum("in,in->n", prof.LS_inv[:p, :p] @ A.M[:p], ws.white[:p])
+def row_leverage(ws: Marginal, types: Sequence[str] = TYPES) -> np.ndarray:
+    """(n, len(types)) the leverages asked for."""
     overall = 1.0 - (ws.v - ws.h)
-    return np.column_stack([overall, fixed, overall - fixed, random_variance(ws.fit)])
+    values = {"overall": overall}
+    if "fixef" in types or "ranef" in types:
+        half = ws.fit.state.profile.LS_inv[: ws.p, : ws.p] @ ws.A.M[: ws.p]
+        values["fixef"] = np.einsum("in,in->n", half, ws.white[: ws.p])
+        values["ranef"] = overall - values["fixef"]
+    if "ranef.uc" in types:
+        values["ranef.uc"] = random_variance(ws.fit)
+    return np.column_stack([values[t] for t in types])
 
 
 def random_variance(fit: Fit) -> np.ndarray:
