@@ -7,6 +7,8 @@ SHELL := bash
 
 BIN := .venv/bin
 REPORT ?= parity-report
+# Of `make report`: live takes ten times as long.
+REFERENCE ?= recorded
 BASE ?= HEAD~1
 ROUNDS ?= 5
 # More words for `parity gate` and `parity fuzz`.
@@ -65,7 +67,7 @@ bench-compare: setup ## every stage of BASE (a git revision) and of this checkou
 	@$(BIN)/parity bench compare $(BASE) --markdown bench-compare.md
 
 report: setup ## compare all engines that are here and write the site: REPORT/index.html
-	@$(BIN)/parity report $(REPORT)
+	@$(BIN)/parity report $(REPORT) --reference $(REFERENCE)
 
 fuzz: setup ## random models against live R
 	@$(BIN)/parity fuzz $(FUZZ)
