@@ -13,12 +13,17 @@ from typing import Annotated, Literal
 import msgspec
 import pandas as pd
 
+from parity.generate import Spec
+from parity.generate import data as generated_data
 from parity.resources import cases_dir
 
 Name = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,79}$")]
 Family = Literal["gaussian", "binomial", "poisson", "Gamma", "inverse.gaussian", "negative.binomial"]
 Kind = Literal["lm", "glm", "lmm", "glmm"]  # generalised or not, with random effects or not
 Contrast = Literal["contr.treatment", "contr.sum", "contr.helmert", "contr.poly", "contr.SAS"]
+
+
+GENERATED = "generated"
 
 
 class CaseError(ValueError):
@@ -29,7 +34,7 @@ class Case(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     """One model on one data set. Not a result, and not tied to any engine."""
 
     name: Name  # unique among the cases; file name without ".json"
-    data: Name  # name of a shipped data set
+    data: Name  # name of a shipped data set; "generated" for data that `generated` describes
     formula: str  # lme4's language; parsed by the engines, never evaluated
     family: Family = "gaussian"
     link: str | None = None  # None: the family's default in R
@@ -41,6 +46,7 @@ class Case(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     contrasts: dict[str, Contrast] = {}  # factor -> coding; R's defaults elsewhere
     columns: dict[str, tuple[float, ...]] = {}  # columns added to the data, values recycled over its rows
     rows: tuple[int, int, int] | None = None  # start, stop, step of a slice of the data; None: all
+    generated: Spec | None = None  # made-up data
     expect: Literal["fit", "refuse"] = "fit"  # "refuse": an invalid model that both sides must reject
     tags: tuple[str, ...] = ()  # "lmm", "slow", ...: for selection only
     note: str = ""  # what this case is there to show
@@ -52,6 +58,8 @@ class Case(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
             raise ValueError(f"`size` is of a negative binomial family, not of {self.family}")
         if self.rows is not None and self.rows[2] < 1:
             raise ValueError(f"`rows` has step {self.rows[2]}; rows are taken in data order, step 1 or more")
+        if (self.data == GENERATED) != (self.generated is not None):
+            raise ValueError(f"`generated` and `data` = {GENERATED!r} come together")
         empty = [name for name, values in self.columns.items() if not values]
         if empty:
             raise ValueError(f"`columns` gives no values for {', '.join(empty)}")
@@ -163,16 +171,20 @@ def frame(case: Case) -> pd.DataFrame:
     CaseError
         if the data set is missing or an added column would replace one of its own.
     """
-    from mmcore.datasets import load_dataset
-
-    try:
-        data = load_dataset(case.data)
-    except (OSError, KeyError, ValueError) as error:
-        raise CaseError(f"case {case.name}: data set {case.data!r} cannot be loaded: {error}") from error
-    data = data.set_axis(pd.RangeIndex(1, len(data) + 1))
+    data = _loaded(case) if case.generated is None else generated_data(case.generated)
     clash = [name for name in case.columns if name in data.columns]
     if clash:
         raise CaseError(f"case {case.name}: `columns` would replace {', '.join(clash)} of {case.data}")
     for name, values in case.columns.items():
         data[name] = [values[i % len(values)] for i in range(len(data))]
     return data if case.rows is None else data.iloc[slice(*case.rows)]
+
+
+def _loaded(case: Case) -> pd.DataFrame:
+    from mmcore.datasets import load_dataset
+
+    try:
+        data = load_dataset(case.data)
+    except (OSError, KeyError, ValueError) as error:
+        raise CaseError(f"case {case.name}: data set {case.data!r} cannot be loaded: {error}") from error
+    return data.set_axis(pd.RangeIndex(1, len(data) + 1))

@@ -1,7 +1,8 @@
-"""Commands with which the harness proves itself: certificates of what the right numbers are."""
+"""Commands with which the harness proves itself: what the right numbers are, and that wrong ones are seen."""
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -49,4 +50,91 @@ def certify(cases: tuple[str, ...], out: Path | None, overwrite: bool) -> None:
         sys.exit(1)
 
 
-COMMANDS = (certify,)
+@click.command()
+@click.argument("names", nargs=-1, metavar="[MUTANT]...")
+@click.option("--jobs", type=click.IntRange(1), default=1, show_default=True, help="Mutants tried at once.")
+def mutants(names: tuple[str, ...], jobs: int) -> None:
+    """Put faults into mmcore's mathematics, one at a time, and see whether the gate catches each.
+
+    Exit code 1 if one survives, or if an engine that answers only zeros passes anywhere.
+    """
+    from parity.mutants import MutantError, blind_spots, hunt, load_mutants
+
+    try:
+        known = load_mutants()
+        unknown = sorted(set(names) - {mutant.name for mutant in known})
+        if unknown:
+            raise click.UsageError(f"there is no mutant {', '.join(unknown)}")
+        chosen = [mutant for mutant in known if not names or mutant.name in names]
+        outcomes = []
+        for outcome in hunt(chosen, jobs=jobs):
+            outcomes.append(outcome)
+            click.echo(f"{'caught  ' if outcome.caught else 'SURVIVED'} {outcome.mutant}: {outcome.by}")
+        blind = blind_spots()
+    except MutantError as error:
+        raise Infrastructure(str(error)) from error
+    for spot in blind:
+        click.echo(f"an engine of zeros passes: {spot}")
+    caught = sum(outcome.caught for outcome in outcomes)
+    click.echo(f"mutation score {caught} of {len(outcomes)} ({100 * caught / len(outcomes):.1f} %)")
+    sys.exit(int(caught < len(outcomes) or bool(blind)))
+
+
+_SIDES = (
+    click.option("--engine", "engine_name", default="mmcore", show_default=True, help="The engine under test."),
+    click.option(
+        "--reference", "reference_name", default="default", metavar="NAME",
+        help="live, first-principles, none or an engine  [default: live where R is, else first-principles]",
+    ),
+)  # fmt: skip
+
+
+def _with_sides(command: Any) -> Any:
+    for option in reversed(_SIDES):
+        command = option(command)
+    return command
+
+
+@click.command()
+@_with_sides
+@click.option("--examples", type=click.IntRange(1), default=320, show_default=True, help="Over all classes.")
+@click.option(
+    "--seed", type=int, default=None, help="The same seed gives the same models.  [default: drawn and shown]"
+)
+@click.option("--class", "classes", multiple=True, metavar="NAME", help="Only these classes.  [default: all]")
+@click.option(
+    "--properties/--no-properties", default=True, show_default=True, help="Statements without a reference."
+)
+@click.option("--derandomize", is_flag=True, help="The same models on every machine and at every time.")
+@click.option(
+    "--jobs", type=click.IntRange(1), default=1, show_default=True, help="Classes explored at once."
+)
+@click.option(
+    "--out", type=click.Path(file_okay=False, path_type=Path), default="parity-findings", show_default=True,
+    help="Where findings are written.",
+)  # fmt: skip
+@click.option("--keep", is_flag=True, help="Make each finding a regression case in tests/regressions.")
+def fuzz(**options: Any) -> None:
+    """Make up models, class by class, and look for one on which the engine and the reference differ.
+
+    Each finding is shrunk to the plainest model that still shows it and written with scripts in R and Python.
+    Exit code 1 if there is one.
+    """
+    from parity.fuzzing import run_fuzz
+
+    with mistakes():
+        sys.exit(run_fuzz(echo=click.echo, **options))
+
+
+@click.command()
+@click.argument("wanted", metavar="ID|FILE")
+@_with_sides
+def replay(wanted: str, engine_name: str, reference_name: str) -> None:
+    """Run one finding, regression or case again: by id, by the folder of a finding, or by file."""
+    from parity.fuzzing import run_replay
+
+    with mistakes():
+        sys.exit(run_replay(wanted, engine_name, reference_name, echo=click.echo))
+
+
+COMMANDS = (certify, fuzz, mutants, replay)

@@ -23,6 +23,7 @@ def mistakes() -> Iterator[None]:
     """What the user can mend is told in one line, with exit code 2; what the machine lacks, with 3."""
     from parity.case import CaseError
     from parity.engine import EngineError, EngineUnavailable
+    from parity.fuzz import FuzzError
     from parity.known import KnownError
     from parity.policy import PolicyError
 
@@ -32,7 +33,7 @@ def mistakes() -> Iterator[None]:
         raise Infrastructure(str(error)) from error
     except KeyError as error:
         raise click.UsageError(str(error.args[0])) from error
-    except (CaseError, EngineError, KnownError, PolicyError) as error:
+    except (CaseError, EngineError, FuzzError, KnownError, PolicyError) as error:
         raise click.UsageError(str(error)) from error
     except FileNotFoundError as error:
         raise Infrastructure(str(error)) from error

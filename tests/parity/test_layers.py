@@ -9,10 +9,10 @@ ROOT = Path(__file__).resolve().parents[2]
 
 # From the left to the right. A file may import those before it, never those after it.
 PARITY = (
-    "resources", "chart", "case", "results", "quantities", "engine", "verdicts", "policy", "known", "measures",
-    "compare", "run", "rvalues", "rcall", "rscript", "rworker", "exact", "certify", "estimates", "isolated",
-    "engines", "record", "references", "report", "check", "doctor", "usage", "bench", "site",
-    "proof_commands", "cli", "__main__",
+    "resources", "chart", "generate", "case", "results", "quantities", "engine", "verdicts", "policy", "known",
+    "measures", "properties", "invalid", "compare", "run", "fuzz", "rvalues", "rcall", "rscript", "rworker",
+    "exact", "certify", "estimates", "isolated", "engines", "record", "references", "report", "check", "bundle",
+    "mutants", "doctor", "usage", "bench", "site", "fuzzing", "proof_commands", "cli", "__main__",
 )  # fmt: skip
 REPORT = ("text", "table", "machine", "markdown", "page")
 
@@ -26,7 +26,18 @@ ONLY_IN = {
         "rpy2": {"rworker", "rvalues", "doctor"},
         "pebble": {"isolated", "rworker"},
         "flint": {"exact"},
-        "mmcore": {"bench", "case", "certify", "doctor", "engines", "estimates", "exact", "report", "resources"},
+        "mmcore": {
+            "bench",
+            "case",
+            "certify",
+            "doctor",
+            "engines",
+            "estimates",
+            "exact",
+            "mutants",
+            "report",
+            "resources",
+        },
         "click": {"bench", "cli", "proof_commands", "site", "usage"},
         "rich": {"cli", "proof_commands", "report"},
         "jinja2": {"report"},

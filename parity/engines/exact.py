@@ -1,0 +1,109 @@
+"""First principles in ball arithmetic as a reference: proves the optimum of a small model on the spot.
+
+It shares the reading of formulas with mmcore, and nothing else: dense matrices, exact doubles, hundreds of
+bits. A model of a few dozen rows costs some tenths of a second. Where no proof is found (a flat criterion)
+it says so.
+"""
+
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from mmcore.errors import MixedModelError, MixedModelWarning
+from parity.case import Case
+from parity.engine import EngineUnavailable
+from parity.estimates import design_of
+from parity.quantities import NAMES
+from parity.results import Missing, Results, Value
+
+ROWS = 400  # beyond, n x n matrices of balls take too long
+DIGITS = 20
+BITS = 400  # at a given theta
+LEAST_SQUARES = ("fitted_ls", "resid_ls")
+
+
+class Exact:
+    """Dense ball arithmetic, at a proved optimum or at a given theta."""
+
+    name = "first-principles"
+    version = "ball arithmetic"
+    capabilities = frozenset(
+        {"lmm", "partial", "weights", "offset", "contrasts", "at_theta", "optimum", *NAMES}
+    ) - frozenset(LEAST_SQUARES)
+
+    def run(self, case: Case, quantities: Sequence[str], theta: np.ndarray | None = None) -> Results:
+        """The quantities of a case, as the doubles nearest to their enclosures."""
+        from parity.exact.balls import NotEnclosed
+        from parity.exact.lmm import NotCertifiable
+
+        if case.family != "gaussian" or "|" not in case.formula:
+            return self._without("unsupported", "only linear mixed models")
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", MixedModelWarning)
+                design = design_of(case)
+                if design.n > ROWS:
+                    return self._without("unsupported", f"{design.n} rows; balls are for {ROWS} at most")
+                found = _proved(design, case) if theta is None else _given(design, case, theta)
+                return self._results(found, quantities)
+        except MixedModelError as error:
+            return self._without("refused", f"{type(error).__name__}: {error}")
+        except NotCertifiable as error:
+            return self._without("unsupported", str(error))
+        except NotEnclosed as error:
+            return self._without("unsupported", f"not proved: {error}")
+
+    def _results(self, found: tuple[Mapping[str, Any], bool | None], quantities: Sequence[str]) -> Results:
+        values, singular = found
+        if not values["p_fixed"][1][0] > 0:
+            return self._without("unsupported", "a model without fixed effects has no influence on them")
+        absent = Missing("unsupported", "not computed here")
+        missing = {name: absent for name in quantities if name not in values}
+        held = {name: _value(*values[name]) for name in quantities if name in values}
+        return Results(
+            self.name, self.version, values=held, missing=missing, singular=singular, converged=True
+        )
+
+    def _without(self, status: str, message: str) -> Results:
+        return Results(self.name, self.version, status, message)  # type: ignore[arg-type]
+
+
+def engine() -> Exact:
+    """The reference.
+
+    Raises
+    ------
+    EngineUnavailable
+        if python-flint is not installed.
+    """
+    try:
+        import parity.exact.balls  # noqa: F401
+    except ImportError as error:
+        raise EngineUnavailable("engine first-principles: install mmparity[certify]") from error
+    return Exact()
+
+
+def _value(labels: Sequence[str], balls: Sequence[Any]) -> Value:
+    return Value(tuple(labels), np.array([float(ball.mid()) for ball in balls]))
+
+
+def _proved(design: Any, case: Case) -> tuple[Mapping[str, Any], bool]:
+    from parity.exact.balls import precision
+    from parity.exact.measures import measures
+    from parity.exact.prove import prove
+
+    fit = prove(design, reml=case.reml, digits=DIGITS, most_bits=640, evidence=False)
+    with precision(fit.bits):
+        return measures(fit.at), fit.singular
+
+
+def _given(design: Any, case: Case, theta: np.ndarray) -> tuple[Mapping[str, Any], None]:
+    """At theta as exact doubles; Lambda may have zeros on its diagonal."""
+    from parity.exact.balls import precision
+    from parity.exact.lmm import at_theta
+    from parity.exact.measures import measures
+
+    with precision(BITS):
+        return measures(at_theta(design, case.reml, theta)), None

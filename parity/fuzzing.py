@@ -1,0 +1,163 @@
+"""The fuzzer as a program: choose the two sides, explore classes in processes, write findings, run one again."""
+
+import multiprocessing
+import secrets
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+from parity.bundle import REGRESSIONS, find_case, write_bundle, write_case
+from parity.engine import Engine, EngineUnavailable, load
+from parity.fuzz import ClassReport, Finding, Plan, asked_theta, checked_classes, fuzz, judge_case, quota
+from parity.properties import AT_THETA
+from parity.usage import closing
+
+Echo = Callable[[str], None]
+
+
+def reference_of(name: str) -> tuple[Engine | None, str]:
+    """The reference of a word, and what has to be said about the choice.
+
+    Raises
+    ------
+    EngineError, EngineUnavailable
+        if it is not there.
+    """
+    if name == "none":
+        return None, "no reference: only statements that need none"
+    if name != "default":
+        return load(name), ""
+    try:
+        return load("live"), ""
+    except EngineUnavailable as error:
+        return load(
+            "first-principles"
+        ), f"live R is not here ({error}); compared with first principles instead"
+
+
+def run_fuzz(
+    *,
+    engine_name: str,
+    reference_name: str,
+    examples: int,
+    seed: int | None,
+    classes: tuple[str, ...],
+    properties: bool,
+    derandomize: bool,
+    jobs: int,
+    out: Path,
+    keep: bool,
+    echo: Echo,
+) -> int:
+    """Explore and report; the exit code.
+
+    Raises
+    ------
+    EngineError, FuzzError
+        for a side or a class that does not exist.
+    """
+    chosen = checked_classes(classes)
+    reference, said = reference_of(reference_name)
+    engine = load(engine_name)
+    drawn = secrets.randbelow(10**6) if seed is None else seed
+    plan = Plan(engine, reference, quota(examples, chosen), drawn, properties, derandomize)
+    against = "statements alone" if reference is None else reference.name
+    echo(
+        f"{engine.name} against {against}: {plan.examples} models in each of {len(chosen)} classes, seed {drawn}"
+    )
+    if said:
+        echo(f"note: {said}")
+    reports = []
+    with closing([engine, *([reference] if reference else [])]):
+        explored = (
+            _together(plan, chosen, engine_name, reference_name, jobs) if jobs > 1 else fuzz(plan, chosen)
+        )
+        for report in explored:
+            reports.append(report)
+            echo(line_of(report))
+            for finding in report.findings:
+                _write(finding, plan, out, keep, echo)
+    return _exit_code(reports, plan, echo)
+
+
+def _together(
+    plan: Plan, classes: tuple[str, ...], engine: str, reference: str, jobs: int
+) -> Iterator[ClassReport]:
+    """Classes in processes, each with its own engines."""
+    bare = replace(plan, engine=None, reference=None)  # type: ignore[arg-type]
+    with ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
+        yield from pool.map(partial(_one_class, bare, engine, reference), classes)
+
+
+def _one_class(plan: Plan, engine: str, reference: str, name: str) -> ClassReport:
+    sides = load(engine), reference_of(reference)[0]
+    with closing([side for side in sides if side is not None]):
+        return next(fuzz(replace(plan, engine=sides[0], reference=sides[1]), [name]))
+
+
+def line_of(report: ClassReport) -> str:
+    """One class in one line."""
+    odd = {k: n for k, n in report.verdicts.items() if k not in ("agree", "unsupported")}
+    said = ", ".join(f"{number} {verdict}" for verdict, number in sorted(odd.items()))
+    parts = [f"{report.name:<20} {report.examples:>4} models", f"nearest to a gate {report.most:.1e}"]
+    parts += [f"{report.not_judged} not judged"] if report.not_judged else []
+    return ", ".join([*parts, *([said] if said else [])])
+
+
+def _write(finding: Finding, plan: Plan, out: Path, keep: bool, echo: Echo) -> None:
+    case = finding.case
+    folder = write_bundle(
+        case, finding.rows, finding.broken, plan.engine, plan.reference, asked_theta(case), AT_THETA, out
+    )
+    echo(f"  FOUND {finding.text}")
+    echo(f"        {case.formula}   {case.note}")
+    echo(f"        parity replay {case.name}   ({folder}: data, both answers, show.R, show.py)")
+    if keep:
+        echo(f"        kept as {write_case(case, REGRESSIONS)}")
+
+
+def _exit_code(reports: list[ClassReport], plan: Plan, echo: Echo) -> int:
+    models = sum(report.examples for report in reports)
+    findings = sum(len(report.findings) for report in reports)
+    short = [report.name for report in reports if report.examples - report.not_judged == 0 and plan.reference]
+    judged = models - sum(report.not_judged for report in reports)
+    echo(f"{models} models, {judged} judged, {findings} findings")
+    if findings:
+        return 1
+    if short:
+        echo(f"nothing was judged in {', '.join(short)}: that is not success")
+        return 3
+    return 0
+
+
+def run_replay(wanted: str, engine_name: str, reference_name: str, *, echo: Echo) -> int:
+    """One case again, with all its verdicts; the exit code.
+
+    Raises
+    ------
+    CaseError, EngineError
+        if there is no such case or side.
+    """
+    case = find_case(wanted)
+    reference, said = reference_of(reference_name)
+    engine = load(engine_name)
+    if said:
+        echo(f"note: {said}")
+    with closing([engine, *([reference] if reference else [])]):
+        judged = judge_case(Plan(engine, reference, 1), case)
+    echo(f"{case.name}: {case.formula}   {case.note}")
+    counts: dict[str, int] = {}
+    for row in judged.rows:
+        counts[str(row.verdict)] = counts.get(str(row.verdict), 0) + 1
+    echo(", ".join(f"{number} {verdict}" for verdict, number in sorted(counts.items())))
+    for row in judged.rows:
+        if row.outcome in ("fail", "infrastructure"):
+            values = f"{row.got!r} against {row.want!r}" if row.got is not None else ""
+            echo(f"  {row.lane} / {row.quantity}[{row.label}]: {row.verdict} {values} {row.message}".rstrip())
+    for statement in judged.finding.broken if judged.finding else ():
+        echo(f"  {statement}")
+    if judged.finding is not None:
+        return 1
+    return 0 if judged.answered or reference is None else 3
