@@ -9,7 +9,7 @@ from flint import arb
 from mmcore.errors import MixedModelError
 from parity.exact.balls import Ball, NotEnclosed, diagonal_of, inverse
 from parity.exact.lmm import Point
-from parity.exact.measures import Dense, Labelled, theta
+from parity.exact.measures import Dense, Labelled, covariances, varcomp
 from parity.exact.prove import ProvedFit, prove
 
 
@@ -43,23 +43,34 @@ def row_units(dense: Dense) -> dict[str, list[int]]:
 
 
 def deletion_measures(fit: ProvedFit, found: Sequence[Refit], suffix: str) -> dict[str, Labelled]:
-    """What the refits say: their estimates, and how far beta and its covariance moved.
+    """What the refits say: their estimates, and how far beta, its covariance and the variances moved.
 
-    Cook's distance d'C^-1 d / p, MDFFITS d'C_i^-1 d / p, COVTRACE |tr(C^-1 C_i) - p|, COVRATIO det C_i / det
-    C with d = beta - beta_i, C and C_i the covariances of beta, each with its own sigma."""
+    With b_i, C_i, v_i of refit i, each with its own sigma, and K units: Cook's distance d'C^-1 d / p, MDFFITS
+    d'C_i^-1 d / p, COVTRACE |tr(C^-1 C_i) - p|, COVRATIO det C_i / det C, d = b - b_i; RVC v_i / v - 1; and
+    lme4's: -d, -d over the standard errors of the refit, (K - p) / (K p) d'C^-1 d, v_i - v.
+    """
     at = fit.at
-    names = list(at.data.design.x_names)
+    p, names, components = at.data.p, list(at.data.design.x_names), varcomp(at)
     pairs = [f"{a}|{b}" for a in names for b in names]
-    out: dict[str, Labelled] = {
-        "deletion_criterion": _collect(found, [""], lambda m: [m.criterion]),
-        "deletion_sigma": _collect(found, [""], lambda m: [m.sigma2.sqrt()]),
-        "deletion_theta": _collect(found, theta(at)[0], lambda m: theta(m)[1]),
-        "deletion_fixef": _collect(found, names, lambda m: m.beta.entries()),
-        "deletion_vcov_fixef": _collect(found, pairs, lambda m: (m.C * m.sigma2).entries()),
+    shrink = arb(len(found) - p) / len(found)
+    own: dict[str, tuple[Sequence[str], Callable[[Point], list[Ball]]]] = {
+        "deletion_criterion": ([""], lambda m: [m.criterion]),
+        "deletion_sigma": ([""], lambda m: [m.sigma2.sqrt()]),
+        "deletion_fixef": (names, lambda m: m.beta.entries()),
+        "deletion_vcov_fixef": (pairs, lambda m: (m.C * m.sigma2).entries()),
+        "deletion_lambda_crossprod": (covariances(at)[0], lambda m: covariances(m)[1]),
+        "deletion_varcomp": (components[0], lambda m: varcomp(m)[1]),
+        "cooks_distance_refit": ([""], lambda m: [_cooks_distance(at, m)]),
+        "mdffits_refit": ([""], lambda m: [_mdffits(at, m)]),
+        "covtrace_refit": ([""], lambda m: [_covtrace(at, m)]),
+        "covratio_refit": ([""], lambda m: [_covratio(at, m)]),
+        "rvc": (components[0], lambda m: [_ratio(v, w) - 1 for v, w in _components(at, m)]),
+        "dfbeta_lme4": (names, lambda m: _moved(at, m)),
+        "dfbetas_lme4": (names, lambda m: _moved_in_errors(at, m)),
+        "cooks_distance_influence_lme4": ([""], lambda m: [_cooks_distance(at, m) * shrink]),
+        "dfbeta_varcomp_lme4": (components[0], lambda m: [v - w for v, w in _components(at, m)]),
     }
-    for name, measure in _REFIT.items():
-        out[name] = _collect(found, [""], lambda m, measure=measure: [measure(at, m)])  # type: ignore[misc]
-    return {f"{name}{suffix}": value for name, value in out.items()}
+    return {f"{name}{suffix}": _collect(found, parts, read) for name, (parts, read) in own.items()}
 
 
 def _collect(found: Sequence[Refit], parts: Sequence[str], read: Callable[[Point], list[Ball]]) -> Labelled:
@@ -104,9 +115,20 @@ def _covratio(full: Point, refit: Point) -> Ball:
     return ratio * inverse(refit.XtVX, "X'V^-1X").det() * full.XtVX.det()
 
 
-_REFIT: dict[str, Callable[[Point, Point], Ball]] = {
-    "cooks_distance_refit": _cooks_distance,
-    "mdffits_refit": _mdffits,
-    "covtrace_refit": _covtrace,
-    "covratio_refit": _covratio,
-}
+def _components(full: Point, refit: Point) -> list[tuple[Ball, Ball]]:
+    """Variance components of the refit and of the full fit."""
+    return list(zip(varcomp(refit)[1], varcomp(full)[1], strict=True))
+
+
+def _ratio(v: Ball, w: Ball) -> Ball:
+    return v / w if w > 0 or w < 0 else arb("nan")
+
+
+def _moved(full: Point, refit: Point) -> list[Ball]:
+    """Deleted minus full."""
+    return (refit.beta - full.beta).entries() if _same_columns(full, refit) else []
+
+
+def _moved_in_errors(full: Point, refit: Point) -> list[Ball]:
+    errors = [(x * refit.sigma2).sqrt() for x in diagonal_of(refit.C)]
+    return [d / e for d, e in zip(_moved(full, refit), errors, strict=False)]

@@ -356,6 +356,16 @@ def charts_at(design: Design, Lambda: Sequence[np.ndarray], tolerance: float) ->
     return tuple(charts)
 
 
+def at_theta(design: Design, reml: bool, theta: np.ndarray) -> Point:
+    """The model at lme4's theta, taken as exact doubles; zeros on the diagonal of Lambda are allowed."""
+    return Point(Products(design, reml), full_charts(design), tuple(arb(float(x)) for x in theta))
+
+
+def full_charts(design: Design) -> tuple[Chart, ...]:
+    """The charts in which the parameters are lme4's theta."""
+    return charts_at(design, [np.eye(term.n_effects) for term in design.terms], 0.5)
+
+
 def _pivots(Sigma: np.ndarray, tolerance: float) -> tuple[tuple[int, ...], int]:
     """Order of the effects, and rank. The order is the identity where the leading rows are independent."""
     k = len(Sigma)
@@ -375,6 +385,9 @@ def parameters(charts: Sequence[Chart], Lambda: Sequence[np.ndarray]) -> tuple[B
     """The free parameters nearest to factors in double precision."""
     out: list[Ball] = []
     for chart, L in zip(charts, Lambda, strict=True):
+        if chart.rank == chart.effects:
+            out += [arb(float(L[i, j])) for i, j in chart.free]
+            continue
         order = list(chart.order)
         Sigma = (np.asarray(L) @ np.asarray(L).T)[np.ix_(order, order)]
         B = np.zeros((chart.effects, chart.rank))

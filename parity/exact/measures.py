@@ -277,18 +277,56 @@ def theta(at: Point) -> Labelled:
     return labels, values
 
 
-def _covariances(dense: Dense, scale: Ball) -> Labelled:
-    labels: list[str] = []
-    values: list[Ball] = []
-    for term, Sigma in zip(dense.at.data.design.terms, dense.at.sigmas, strict=True):
-        labels += [f"{term.group}|{pair}" for pair in _pairs(term.effects)]
-        values += (Sigma * scale).entries()
+def _varcorr(dense: Dense) -> Labelled:
+    labels, values = covariances(dense.at)
+    return [*labels, "Residual"], [*(x * dense.at.sigma2 for x in values), dense.at.sigma2]
+
+
+def varcomp(at: Point) -> Labelled:
+    """sigma^2, then the lower triangles of the absolute covariances, by position among all effects."""
+    labels, values, start = ["sigma2"], [at.sigma2], 0
+    for Sigma in at.sigmas:
+        k = Sigma.nrows()
+        for j in range(k):
+            labels += [f"D{start + i + 1}{start + j + 1}" for i in range(j, k)]
+            values += [Sigma[i, j] * at.sigma2 for i in range(j, k)]
+        start += k
     return labels, values
 
 
-def _varcorr(dense: Dense) -> Labelled:
-    labels, values = _covariances(dense, dense.at.sigma2)
-    return [*labels, "Residual"], [*values, dense.at.sigma2]
+def covariances(at: Point) -> Labelled:
+    """Lambda Lambda' of each term."""
+    labels: list[str] = []
+    values: list[Ball] = []
+    for term, Sigma in zip(at.data.design.terms, at.sigmas, strict=True):
+        labels += [f"{term.group}|{pair}" for pair in _pairs(term.effects)]
+        values += Sigma.entries()
+    return labels, values
+
+
+def _ranef_over(variances: Callable[[Dense], Labelled]) -> Callable[[Dense], Labelled]:
+    """Modes over the root of a variance per mode, NaN where that is zero."""
+
+    def standardised(dense: Dense) -> Labelled:
+        labels, modes = _ranef(dense)
+        squares = variances(dense)[1]
+        return labels, [_over_root(b, v) for b, v in zip(modes, squares, strict=True)]
+
+    return standardised
+
+
+def _prior_variances(dense: Dense) -> Labelled:
+    """sigma^2 (Lambda Lambda')_kk for every mode."""
+    values = []
+    for chart, Sigma in zip(dense.at.charts, dense.at.sigmas, strict=True):
+        values += [x * dense.at.sigma2 for x in diagonal_of(Sigma)] * chart.levels
+    return [], values
+
+
+def _conditional_variances(dense: Dense) -> Labelled:
+    """Diagonal of sigma^2 (Sigma - Sigma Z'V^-1Z Sigma)."""
+    at = dense.at
+    return [], diagonal_of((at.Sigma - at.Sigma * at.T * at.Sigma) * at.sigma2)
 
 
 def _ranef(dense: Dense) -> Labelled:
@@ -384,10 +422,13 @@ QUANTITIES: MappingProxyType[str, Callable[[Dense], Labelled]] = MappingProxyTyp
         "se_fixef": _coefficients(_se),
         "vcov_fixef": _vcov,
         "theta": lambda d: theta(d.at),
-        "lambda_crossprod": lambda d: _covariances(d, arb(1)),
+        "lambda_crossprod": lambda d: covariances(d.at),
         "varcorr": _varcorr,
         "ranef": _ranef,
         "condvar": _condvar,
+        "varcomp": lambda d: varcomp(d.at),
+        "ranef_std_lme4": _ranef_over(_conditional_variances),
+        "ranef_std_nlme": _ranef_over(_prior_variances),
         "fitted": _by_row(_fitted),
         "resid_response": _by_row(lambda d: d.e),
         "resid_pearson": _by_row(_pearson),

@@ -10,11 +10,11 @@ from mmcore.design import Design
 from mmcore.errors import FitError
 from mmcore.fit import Fit, fit_design
 from parity.exact.balls import Ball, NotEnclosed, precision
-from parity.exact.lmm import Chart, Point, Products, charts_at, parameters
+from parity.exact.lmm import Chart, Point, Products, charts_at, full_charts, parameters
 from parity.exact.newton import Proof, complementarity, proved_minimum
 
 SCALES = (1.0, 0.3, 2.5, 6.0)  # of the starting value, where more than one covariance parameter is sought
-RANKS = (1e-6, 1e-12, 0.0)  # relative variances that count as zero, tried in turn
+RANKS = (1e-6, 1e-12)  # relative variances that count as zero, tried in turn; then all count
 BITS = (320, 640, 1280)
 
 
@@ -34,8 +34,12 @@ class ProvedFit:
         return any(chart.rank < chart.effects for chart in self.at.charts)
 
 
-def prove(design: Design, *, reml: bool, digits: int) -> ProvedFit:
+def prove(
+    design: Design, *, reml: bool, digits: int, most_bits: int = BITS[-1], evidence: bool = True
+) -> ProvedFit:
     """The proved fit of a design, enclosed to at least `digits` digits.
+
+    `most_bits` bounds the work on models that cannot be proved; `evidence` is that of `proved_minimum`.
 
     Raises
     ------
@@ -49,11 +53,11 @@ def prove(design: Design, *, reml: bool, digits: int) -> ProvedFit:
     best = min(fits, key=lambda fit: fit.criterion)
     starts = tuple(fit.criterion for fit in fits)
     trouble = "nothing was tried"
-    for bits in BITS:
+    for bits in (b for b in BITS if b <= most_bits):
         for charts in _choices(design, best):
             with precision(bits):
                 try:
-                    at, proof, slopes = _attempt(data, charts, best.Lambda, digits)
+                    at, proof, slopes = _attempt(data, charts, best.Lambda, digits, evidence)
                 except NotEnclosed as error:
                     trouble = str(error)
                     continue
@@ -82,13 +86,15 @@ def _choices(design: Design, fit: Fit) -> Iterator[tuple[Chart, ...]]:
         if charts not in seen:
             seen.append(charts)
             yield charts
+    if full_charts(design) not in seen:
+        yield full_charts(design)
 
 
 def _attempt(
-    data: Products, charts: tuple[Chart, ...], Lambda: tuple[np.ndarray, ...], digits: int
+    data: Products, charts: tuple[Chart, ...], Lambda: tuple[np.ndarray, ...], digits: int, evidence: bool
 ) -> tuple[Point, Proof, tuple[Ball | None, ...]]:
     start = parameters(charts, Lambda)
-    proof = proved_minimum(lambda par: Point(data, charts, tuple(par)), start, digits + 15)
+    proof = proved_minimum(lambda par: Point(data, charts, tuple(par)), start, digits + 15, evidence=evidence)
     at = Point(data, charts, proof.par)
     slopes = tuple(
         complementarity(score, B, chart.order)
