@@ -64,9 +64,9 @@ def from_r(obj: Any) -> RValue:
         items = [from_r(item) for item in obj]
         return items if isinstance(names, type(ri.NULL)) else dict(zip(names, items, strict=True))
     if isinstance(obj, ri.FloatSexpVector):
-        return np.array(obj.memoryview(), dtype=np.float64)
+        return _numbers(obj, np.float64)
     if isinstance(obj, ri.IntSexpVector):
-        whole = np.array(obj.memoryview(), dtype=np.float64)
+        whole = _numbers(obj, np.int32)
         whole[whole == -(2.0**31)] = np.nan  # NA_integer_
         return whole
     if isinstance(obj, ri.StrSexpVector):
@@ -74,6 +74,21 @@ def from_r(obj: Any) -> RValue:
     if isinstance(obj, ri.BoolSexpVector):
         return [None if flag is ri.NA_Logical else bool(flag) for flag in obj]
     raise TypeError(f"R returned an object of type {obj.typeof}, which is not data")
+
+
+def _numbers(obj: Any, kind: type[np.generic]) -> np.ndarray:
+    """(n,) float64, a copy of the numbers of an R vector.
+
+    Not by the vector's `memoryview()`: its helper in C gives away one reference to None at each call (rpy2 3.6), and
+    before Python 3.12 the process dies when none is left.
+    """
+    from rpy2.rinterface_lib import openrlib
+
+    if not len(obj):
+        return np.empty(0)
+    bytes_ = np.dtype(kind).itemsize * len(obj)
+    data = openrlib.ffi.buffer(obj._R_GET_PTR(obj.__sexp__._cdata), bytes_)
+    return np.frombuffer(data, dtype=kind).astype(np.float64)
 
 
 # --- JSON -----------------------------------------------------------------------------------------------

@@ -192,6 +192,15 @@ def test_text_and_lists_return_as_they_were(workers, sent):
 
 
 @pytest.mark.live
+def test_a_hundred_thousand_vectors_do_not_wear_out_the_process(embedded):
+    """A helper in C of rpy2's memoryviews gives away references to None until the process dies; it is not used."""
+    for _ in range(2):
+        reply = embedded.call("base::as.list", {"x": np.arange(50_000.0)})
+        assert (reply.status, len(reply.value)) == ("ok", 50_000)
+        assert reply.value[-1] == [49_999.0]
+
+
+@pytest.mark.live
 def test_integers_and_scalars_return_as_doubles(workers):
     sent = {
         "a": np.array([0, -1, 2**31 - 1, -(2**31) + 1], dtype=np.int32),
