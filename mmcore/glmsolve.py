@@ -166,7 +166,7 @@ def _start(
     charts = _charts(setup, conditional, at)
     covariance = setup.covariance.charted(charts)
     if theta is None:
-        par = covariance.start(_moments(setup, conditional, at, charts))
+        par = _scaled_start(covariance, _moments(setup, conditional, at, charts))
     else:
         par = covariance.from_standard(setup.covariance.from_theta(theta))
     return covariance, gamma, par
@@ -224,6 +224,22 @@ def _charts(setup: _Setup, conditional: Conditional, at: Working) -> list[np.nda
         size = np.sqrt(np.square(block.columns).mean(axis=1))
         charts.append(np.diag(scale / np.where(size > 0, size, 1.0)))
     return charts
+
+
+def _scaled_start(covariance: BlockCovariance, sd: list[np.ndarray]) -> np.ndarray:
+    """The structures' start with the standard deviations (K,) of each block as its scales."""
+    by_term = [np.empty(0)] * len(covariance.structures)
+    for b, terms in enumerate(covariance.blocks):
+        for t, rows in zip(terms, covariance.rows[b], strict=True):
+            by_term[t] = sd[b][rows]
+    par = covariance.start()
+    par[covariance.scale_index()] = np.concatenate(
+        [
+            values if len(values) == len(s.scale_index) else np.full(len(s.scale_index), values.mean())
+            for s, values in zip(covariance.structures, by_term, strict=True)
+        ]
+    )
+    return par
 
 
 def _moments(

@@ -23,6 +23,7 @@ __all__ = ["Result", "hessian_by_differences", "quasi_newton"]
 REFRESH = 2  # steps that start from the expected Hessian instead of the updated one
 DECREMENT = 1e-10  # stop when g'B^-1 g falls below this: twice the deviance still to be had
 ZERO = 2e-3  # a scale below this is tried at exactly zero
+MANY = 8  # scales up to which other starts are tried after a singular run
 NEAR = 0.05  # a scale below this may be held by the false boundary
 TIGHT = 1e-24  # tolerance of the modes where the last digits are wanted
 ACCURATE = 1e-21  # decrement of the modes with which a final point is left as it is
@@ -75,6 +76,11 @@ def quasi_newton(objective: Objective, start: np.ndarray, control: Control) -> R
         objective.keep(lower)
         run = _descend(objective, lower.x, control, box)
         used += run.iterations
+    for x in _other_starts(objective, run.point) if control.restarts else ():
+        other = _attempt(objective, x, control, box)
+        used += 0 if other is None else other.iterations
+        if other is not None and other.point.f < run.point.f - 1e-8 * (1.0 + abs(run.point.f)):
+            run = other
     point, boundary = _snap(objective, run.point)
     objective.keep(point)
     final = _try(objective, point.x, TIGHT) if point.modes.decrement > ACCURATE else point
@@ -270,6 +276,31 @@ def _beside_boundary(objective: Objective, point: Point) -> Point | None:
         if there is not None and there.f < point.f - 1e-9 * (1.0 + abs(point.f)):
             return there
     return None
+
+
+def _other_starts(objective: Objective, point: Point) -> list[np.ndarray]:
+    """Starts with one term large and the others small, where a scale vanished: other optima hide there."""
+    scales = [s.scale_index for s in objective.covariance.structures]
+    index = objective.p + objective.covariance.scale_index()
+    if len(index) < 2 or len(index) > MANY or not len(_small_scales(objective, point.x, ZERO)):
+        return []
+    term = np.repeat(np.arange(len(scales)), [len(s) for s in scales])
+    fresh = point.x.copy()
+    fresh[objective.p :] = objective.covariance.start()
+    out = []
+    for t in range(len(scales)) if len(scales) > 1 else ():
+        x = fresh.copy()
+        x[index] = np.where(term == t, 1.0, 0.1)
+        out.append(x)
+    return out or [fresh]
+
+
+def _attempt(objective: Objective, x: np.ndarray, control: Control, box: Box) -> _Run | None:
+    """A run from another start, or None if it breaks down."""
+    try:
+        return _descend(objective, x, control, box)
+    except FitError:
+        return None
 
 
 def _shifted(x: np.ndarray, position: int, size: float) -> np.ndarray:
