@@ -71,6 +71,12 @@ class Family:
         """Whether the link is the canonical one."""
         return self.link.name == self.canonical
 
+    @property
+    def is_restricted(self) -> bool:
+        """Whether some linear predictors give means outside the domain of the family."""
+        name = self.link.name
+        return not (self.link.bounded or (name == "log" and self.name not in ("binomial", "quasibinomial")))
+
     def label(self) -> str:
         """``binomial (logit)``."""
         return f"{self.name} ({self.link.name})"

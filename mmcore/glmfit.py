@@ -31,6 +31,8 @@ from .optimize import Control, Status
 from .quasinewton import hessian_by_differences
 from .varcorr import TermCovariance, VarCorr
 
+NO_WEIGHT = 1e-200  # in the working model, the weight of a row that has none
+
 __all__ = ["GeneralizedFit", "fit_generalized", "fit_generalized_at"]
 
 
@@ -117,7 +119,7 @@ class GeneralizedFit(Fit):
         at = self.solution.at
         with np.errstate(all="ignore"):
             z = at.eta + np.where(at.W > 0, at.s / at.W, 0.0)
-            design = replace(self.design, y=z, weights=at.W)
+            design = replace(self.design, y=z, weights=np.maximum(at.W, NO_WEIGHT))
             if not self.is_mixed:
                 return fit_design(design, reml=False, sigma=self.sigma)
             return fit_design_at(design, self.theta.to_numpy(), reml=False, sigma=self.sigma)

@@ -14,14 +14,14 @@ from scipy.optimize import brentq, minimize_scalar
 from .agq import AdaptiveGaussHermite
 from .covariance import BlockCovariance, structure_for
 from .design import Design
-from .errors import DataError, UnsupportedError
+from .errors import DataError, FitError, UnsupportedError
 from .families import Conditional, Family, NegativeBinomial, Working
 from .fit import OptInfo
 from .irls import Irls, irls
 from .laplace import JointLaplace, Laplace, Point
 from .optimize import Control, Status
 from .products import orthonormal_basis, random_blocks
-from .quasinewton import quasi_newton
+from .quasinewton import Result, quasi_newton
 from .response import bind_design
 from .weighted import system_for
 
@@ -278,12 +278,29 @@ def _mixed(
         laplace = setup.objective(conditional, covariance, 1)
         x = quasi_newton(laplace, x, Control(control.max_iterations, 1e-4, False)).point.x
         evaluations = laplace.evaluations
-    result = quasi_newton(objective, x, control)
+    result = _from_start(setup, objective, x, control)
     info = _info(
         f"quasi-newton, {objective.name}", objective.evaluations + evaluations, result.iterations,
         result.gradient, result.status,
     )  # fmt: skip
     return Solved(_mixed_solution(setup, objective, result.point), conditional.family, result.status, info)
+
+
+def _from_start(setup: _Setup, objective: Laplace, x: np.ndarray, control: Control) -> Result:
+    """The optimum; where the model breaks down at the start, from smaller random effects and means drawn
+    together.
+    """
+    try:
+        return quasi_newton(objective, x, control)
+    except FitError:
+        p = objective.p
+        again = x.copy()
+        again[p:] *= 0.2
+        if p:
+            again[:p] = 0.7 * x[:p] + 0.3 * (
+                setup.Q @ np.full(objective.family.n, objective.predictor(x).mean())
+            )
+        return quasi_newton(objective, again, control)
 
 
 def _mixed_solution(setup: _Setup, objective: Laplace, point: Point) -> Solution:

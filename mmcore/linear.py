@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from math import log, pi
 from typing import Any
 
@@ -14,6 +14,8 @@ from .design import Design, build
 from .errors import DataError, UnsupportedError
 from .fit import Fit, fit_design
 from .glmprinting import coefficient_text, format_p, quantile_text
+
+NO_WEIGHT = 1e-200  # of a row whose weight is zero
 
 __all__ = ["LinearFit", "fit_linear", "lm"]
 
@@ -134,9 +136,15 @@ def _closing(fit: LinearFit) -> str:
 
 def fit_linear(design: Design) -> LinearFit:
     """Least squares for a design without random terms."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        base = fit_design(design, reml=True)
-    return LinearFit(**{f.name: getattr(base, f.name) for f in fields(base)})
+    base = fit_design(_weighted(design), reml=True)
+    parts = {f.name: getattr(base, f.name) for f in fields(base)}
+    return LinearFit(**{**parts, "design": design})
+
+
+def _weighted(design: Design) -> Design:
+    """The design with weights that are zero made too small to count."""
+    w = design.weights
+    return design if w is None or w.all() else replace(design, weights=np.maximum(w, NO_WEIGHT))
 
 
 def lm(

@@ -147,10 +147,15 @@ def _descend(system, family, fixed, here, step, decrement):
         if at1.D + penalty1 <= value + noise:
             return v1, b1, at1, penalty1
         size *= 0.5
+    advice = "check the scale of the covariates and look for extreme responses"
+    if family.family.is_restricted:
+        advice = (
+            f"the means are at the edge of the domain of {family.family.label()}: use a link that cannot leave it "
+            "(log, logit)"
+        )
     raise FitError(
         f"no step along the Newton direction lowers the penalised deviance {value:.6g} "
-        f"(decrement {decrement:.2g}); "
-        "check the scale of the covariates and look for extreme responses"
+        f"(decrement {decrement:.2g}); {advice}"
     )
 
 
