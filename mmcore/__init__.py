@@ -59,7 +59,7 @@ from .errors import (
     UnsupportedError,
 )
 from .families import Family, family_named
-from .fit import Fit, OptInfo, fit_design, fit_design_at, lmer
+from .fit import ChunkedFit, Fit, OptInfo, fit_design, fit_design_at, lmer
 from .glm import fit_at, glm, glmer
 from .glmfit import GeneralizedFit, fit_generalized, fit_generalized_at
 from .glminference import anova_glm, confint_glm, profile_glm
@@ -82,6 +82,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "CaseDeletion",
+    "ChunkedFit",
     "Control",
     "ConvergenceWarning",
     "DataError",

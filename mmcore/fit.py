@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from .chunks import chunked_products, is_chunked
 from .criterion import Criterion, criterion_for
 from .design import Design, build
 from .errors import ConvergenceWarning, DataError, FitError, SingularWarning, UnsupportedError
@@ -20,11 +21,12 @@ from .kernels import Factor, Likelihood
 from .optimize import Control, Status, minimize
 from .predict import predict
 from .printing import summary_text
+from .products import CrossProducts
 from .simulate import simulate
 from .varcorr import TermCovariance, VarCorr
 from .varident import ResidualGroups, fit_varident, residual_groups
 
-__all__ = ["Fit", "OptInfo", "fit_at", "fit_design", "lm", "lmer"]
+__all__ = ["ChunkedFit", "Fit", "OptInfo", "fit_at", "fit_design", "lm", "lmer"]
 
 NO_RESIDUAL = 1e6  # relative sd of a random effect beyond which a failed search means that sigma is zero
 SINGULAR = 1e-4  # lme4's isSingular: a diagonal entry of Lambda below this
@@ -334,12 +336,87 @@ class Fit:
         """Responses drawn from the model, (n, nsim): see :func:`mmcore.simulate.simulate`."""
         return simulate(self, nsim, rng, use_u=use_u)
 
+    @property
+    def has_rows(self) -> bool:
+        """Whether the rows of the data are at hand: fitted values, residuals and influence need them."""
+        return True
+
+    def require_rows(self, what: str) -> None:
+        """Raise UnsupportedError if the rows of the data are not at hand."""
+
     def __getstate__(self) -> dict[str, Any]:
         names = self.__dataclass_fields__
         return {k: v for k, v in self.__dict__.items() if k in names}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
+
+
+class ChunkedFit(Fit):
+    """A fit from partitions: all estimates, but no rows. Fitted values and residuals raise UnsupportedError;
+    ``predict(newdata)`` works for any partition."""
+
+    @property
+    def has_rows(self) -> bool:
+        """False: the rows of partitions are not kept."""
+        return False
+
+    @property
+    def nobs(self) -> int:
+        """Rows used, of all partitions."""
+        return self.criterion_fn.kernel.A.n
+
+    def _refuse(self, what: str) -> UnsupportedError:
+        return UnsupportedError(
+            f"{what} needs the rows of the data, which a fit from partitions does not keep: "
+            "use predict(newdata=partition), or fit the rows in memory"
+        )
+
+    def require_rows(self, what: str) -> None:
+        """Raises UnsupportedError naming ``what``."""
+        raise self._refuse(what)
+
+    def diag_Vinv(self) -> np.ndarray:
+        """Not available without rows."""
+        raise self._refuse("diag_Vinv")
+
+    def solve_V(self, B: np.ndarray) -> np.ndarray:
+        """Not available without rows."""
+        raise self._refuse("solve_V")
+
+    @property
+    def fitted(self) -> pd.Series:
+        """Not available without rows."""
+        raise self._refuse("fitted")
+
+    @property
+    def fitted_marginal(self) -> np.ndarray:  # type: ignore[override]
+        """Not available without rows."""
+        raise self._refuse("fitted_marginal")
+
+    def resid(self, type: str = "response", scaled: bool = False) -> pd.Series:
+        """Not available without rows."""
+        raise self._refuse("resid")
+
+    def refit(self, y: Any) -> Fit:
+        """Not available without rows."""
+        raise self._refuse("refit")
+
+    def update(self, formula: str | None = None, data: Any = None, **changes: Any) -> Fit:
+        """Not available without rows: call lmer again."""
+        raise self._refuse("update")
+
+    def simulate(
+        self, nsim: int = 1, rng: np.random.Generator | int | None = None, *, use_u: bool = False
+    ) -> pd.DataFrame:
+        """Not available without rows."""
+        raise self._refuse("simulate")
+
+    def predict(self, newdata: Any = None, **options: Any) -> Any:
+        """Predictions for a partition or other rows; standard errors only without random effects."""
+        if newdata is None:
+            raise self._refuse("predict without newdata")
+        return super().predict(newdata, **options)
 
 
 _UPDATABLE = frozenset(
@@ -418,14 +495,18 @@ def fit_design(
     start: Sequence[float] | np.ndarray | None = None,
     sigma: float | None = None,
     control: Control | None = None,
+    products: CrossProducts | None = None,
 ) -> Fit:
-    """Estimate theta for a design: the whole of ``lmer`` after its formula, and of every deletion refit."""
-    criterion = criterion_for(design, Likelihood(reml, sigma))
+    """Estimate theta for a design: the whole of ``lmer`` after its formula, and of every deletion refit.
+
+    ``products`` may be given when they exist already; with those of partitions the fit is a :class:`ChunkedFit`.
+    """
+    criterion = criterion_for(design, Likelihood(reml, sigma), products)
     cov = criterion.covariance
     work, first = criterion.charted()
     if start is not None:
         first = work.covariance.from_standard(cov.from_theta(_check_theta(start, criterion)))
-    tolerance = 1e-9 if design.n < 20_000 else 1e-6
+    tolerance = 1e-9 if criterion.kernel.A.n < 20_000 else 1e-6
     optimum = minimize(work, first, cov.scale_index(), control or Control(), tolerance)
     if not optimum.status.ok and np.abs(optimum.par[cov.scale_index()]).max() > NO_RESIDUAL:
         raise FitError(
@@ -441,7 +522,8 @@ def fit_design(
         optimum.status.value,
         optimum.starts,
     )
-    return Fit(design, reml, _readonly(par), criterion, optimum.factor, optimum.status, info)
+    kind = Fit if products is None else ChunkedFit
+    return kind(design, reml, _readonly(par), criterion, optimum.factor, optimum.status, info)
 
 
 def _check_theta(theta: Sequence[float] | np.ndarray, criterion: Criterion) -> np.ndarray:
@@ -489,7 +571,9 @@ def lmer(
     Parameters
     ----------
     formula : lme4's language, e.g. ``"Reaction ~ Days + (Days | Subject)"``; parsed, never evaluated as code.
-    data : DataFrame with the columns of the formula.
+    data : DataFrame with the columns of the formula; or partitions, for data larger than memory: a path to a
+        Parquet file, a list of DataFrames or a function that returns an iterator of them, a Dask DataFrame. The
+        estimates are the same; what needs the rows (fitted values, influence) is then not available.
     reml : REML criterion (default) or the likelihood.
     weights : prior weights, (n,) or a column name: Var(e_i) = sigma^2 / w_i.
     offset : added to the linear predictor, (n,) or a column name.
@@ -512,6 +596,15 @@ def lmer(
     Cost: products O(n), then 3-10 evaluations whose cost does not depend on n. Equals lme4::lmer (R) at its
     optimum; the criterion is never worse by more than 1e-9 relative.
     """
+    if is_chunked(data):
+        if residual is not None or na_action != "omit":
+            raise UnsupportedError("partitioned data are fitted with na_action='omit' and without residual=")
+        chunked, products = chunked_products(
+            formula, data, weights=weights, offset=offset, contrasts=contrasts
+        )
+        return _warn(
+            fit_design(chunked, reml=reml, start=start, sigma=sigma, control=control, products=products)
+        )
     design = build(formula, data, weights=weights, offset=offset, contrasts=contrasts, na_action=na_action)
     if not design.terms:
         raise UnsupportedError(

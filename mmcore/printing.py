@@ -107,19 +107,23 @@ def _criterion_lines(fit: Fit) -> str:
     return format_columns(list(values), [[t] for t in text], left=0)
 
 
+def _residual_lines(fit: Fit) -> str:
+    scaled = fit.resid("pearson", scaled=True).to_numpy()
+    quantiles = significant(np.quantile(scaled[np.isfinite(scaled)], [0, 0.25, 0.5, 0.75, 1]))
+    head = ["Min", "1Q", "Median", "3Q", "Max"]
+    return "Scaled residuals:\n" + format_columns(head, [[x] for x in quantiles], left=0)
+
+
 def summary_text(fit: Fit) -> str:
     """The layout of lme4's summary(): criterion, scaled residuals, random effects, fixed effects,
     correlations.
     """
     kind = "Linear mixed model fit by " + ("REML" if fit.reml else "maximum likelihood")
-    scaled = fit.resid("pearson", scaled=True).to_numpy()
-    quantiles = np.quantile(scaled[np.isfinite(scaled)], [0, 0.25, 0.5, 0.75, 1])
     groups = "; ".join(f"{g}, {n}" for g, n in fit.ngroups.items())
     parts = [
         f"{kind}\nFormula: {fit.formula}",
         _criterion_lines(fit),
-        "Scaled residuals:\n"
-        + format_columns(["Min", "1Q", "Median", "3Q", "Max"], [[x] for x in significant(quantiles)], left=0),
+        *([_residual_lines(fit)] if fit.has_rows else []),
         f"Random effects:\n{random_table(fit)}\nNumber of obs: {fit.nobs}, groups:  {groups}",
     ]
     if fit.design.p:

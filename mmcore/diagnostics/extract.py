@@ -30,6 +30,7 @@ def extract_design(fit: Fit) -> DesignMatrices:
     factor of many levels it is sparse, with crossed factors it may hold n^2 numbers. Nothing else here
     forms it.
     """
+    fit.require_rows("extract_design")
     design = fit.design
     blocks = [
         sp.kron(sp.eye_array(len(t.levels)), sp.coo_array(L @ L.T))

@@ -66,6 +66,7 @@ def linear(fit: Fit) -> Fit:
     """The linear model that one-step measures work on: the fit itself, or the working model of a
     generalised one.
     """
+    fit.require_rows("a diagnostic")
     return fit.working if isinstance(fit, GeneralizedFit) else fit
 
 
@@ -95,6 +96,7 @@ def whitened_rows(kernel: Kernel, state: Factor) -> tuple[np.ndarray, np.ndarray
 
 def need_gaussian(fit: Fit, what: str) -> None:
     """Raise for a generalised model."""
+    fit.require_rows(what)
     if isinstance(fit, GeneralizedFit):
         raise UnsupportedError(f"{what} are defined for linear models, not for family {fit.family.label()}")
 

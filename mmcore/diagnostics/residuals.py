@@ -163,6 +163,7 @@ def ls_residuals(fit: Fit, group: str | None = None, *, standardize: bool | str 
     one, weights and offset count, and rows stay in order. A level with no more rows than coefficients has
     residuals 0 (standardized NaN) and a warning. Cost O(n p^2).
     """
+    fit.require_rows("ls_residuals")
     check_standardize(standardize)
     fits = row_fits(fit, group)
     values = ls_values(fits, standardize)
@@ -183,6 +184,7 @@ def pull_resid(fit: Fit, type: str = "ls", standardize: bool = False) -> pd.Seri
     ``standardize=True``: internally studentized within the group; sqrt(w) e / sigma; L^-1 r (Cholesky).
     HLMdiag's pull_resid, crossed models included.
     """
+    fit.require_rows("pull_resid")
     if standardize is not True and standardize is not False:
         raise UnsupportedError(f"standardize={standardize!r} must be True or False")
     if type == "ls":

@@ -87,6 +87,7 @@ def r2(fit: Fit) -> pd.Series:
     X beta over the rows (denominator n - 1), random the mean of diag Z Sigma Z' sigma^2 and total adds the
     residual variance. For ``lm``: ``r2`` and ``adjusted``, as R's summary.
     """
+    fit.require_rows("r2")
     if isinstance(fit, LinearFit):
         return pd.Series({"r2": fit.r_squared, "adjusted": fit.adj_r_squared}, name="r2")
     if not fit.design.terms:

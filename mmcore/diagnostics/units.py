@@ -104,6 +104,7 @@ def units(fit: Fit, level: Hashable = 1, delete: Any = None) -> Units:
     ``delete`` None: every unit of the level. Else one set, a list of sets, or a mapping of names to sets: of row
     labels (or a boolean mask of the rows used) for level 1, of level labels for a grouping factor.
     """
+    fit.require_rows("deletion")
     check_level(fit, level)
     if delete is not None:
         if _is_list_of_sets(delete):

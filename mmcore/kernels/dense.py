@@ -39,7 +39,7 @@ class Dense:
         sizes = [b.K * b.L for b in A.blocks]
         self.starts = np.concatenate([[0], np.cumsum(sizes)])
         self.q = int(self.starts[-1])
-        self.ZM = np.vstack([*(_random_columns(b, A.n) for b in A.blocks), A.M])
+        self.ZM = np.vstack([*(_random_columns(b, A.M.shape[1]) for b in A.blocks), A.M])
         self.products = self.ZM @ self.ZM.T
         self.scalar = all(b.K == 1 for b in A.blocks)
 
