@@ -14,7 +14,7 @@ from .local import Estimates, local_influence
 from .measures import cooks_distance, covratio, covtrace, mdffits
 from .residuals import ls_residuals, pull_resid, resid_conditional, resid_marginal, rstudent
 from .rotate import rotate_ranef
-from .shares import icc, r2
+from .shares import design_effect, icc, r2
 from .varcomp import varcomp
 
 __all__ = [
@@ -29,6 +29,7 @@ __all__ = [
     "cooks_distance",
     "covratio",
     "covtrace",
+    "design_effect",
     "dfbeta",
     "dfbetas",
     "dffits",

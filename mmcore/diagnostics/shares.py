@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+
 import numpy as np
 import pandas as pd
+from scipy.special import polygamma
 
 from ..errors import UnsupportedError
 from ..fit import Fit
 from ..glmfit import GeneralizedFit
 from ..linear import LinearFit
 
-__all__ = ["icc", "r2"]
+__all__ = ["design_effect", "icc", "r2"]
 
 
 def _random_variances(fit: Fit) -> dict[str, float]:
@@ -26,10 +30,10 @@ def _random_variances(fit: Fit) -> dict[str, float]:
     return out
 
 
-def _residual_variance(fit: Fit) -> float:
+def _residual_variance(fit: Fit, distribution: str = "lognormal") -> float:
     """Mean residual variance: sigma^2 / w, averaged over rows; of a generalised model on the scale of eta."""
     if isinstance(fit, GeneralizedFit):
-        return _distribution_variance(fit)
+        return _distribution_variance(fit, distribution)
     w = fit.design.weights
     return fit.sigma**2 * (1.0 if w is None else float(np.mean(1.0 / w)))
 
@@ -37,27 +41,47 @@ def _residual_variance(fit: Fit) -> float:
 LATENT = {"logit": np.pi**2 / 3, "probit": 1.0, "cloglog": np.pi**2 / 6}
 
 
-def _distribution_variance(fit: GeneralizedFit) -> float:
+FORMS: Mapping[str, Callable[[float], float]] = MappingProxyType(
+    {
+        "lognormal": lambda v: float(np.log1p(v)),
+        "delta": lambda v: v,
+        "trigamma": lambda v: float(polygamma(1, 1.0 / v)),
+        "unit": lambda v: 1.0,
+    }
+)
+
+
+def _distribution_variance(fit: GeneralizedFit, distribution: str) -> float:
     """Variance that the distribution adds on the scale of the linear predictor (Nakagawa et al. 2017).
 
-    Binomial: of the latent variable. Poisson with log link: log(1 + 1 / m), m = exp(mean of X beta + half
-    of the fixed and random variance), the mean count in the population.
+    Binomial: of the latent variable. Log links: the form asked for of v = Var(y) / mean^2, see :func:`icc`.
     """
+    if distribution not in FORMS:
+        known = ", ".join(map(repr, FORMS))
+        raise UnsupportedError(f"distribution={distribution!r} is not one of {known}")
     family, link = fit.family.name, fit.family.link.name
     if family == "binomial" and link in LATENT:
         return LATENT[link]
-    if family == "poisson" and link == "log":
-        random = sum(_random_variances(fit).values())
-        mean = np.exp(np.mean(fit.design.X @ fit.beta) + 0.5 * (random + _fixed_variance(fit)))
-        return float(np.log1p(1.0 / mean))
+    if link == "log" and family in ("poisson", "negative.binomial", "Gamma"):
+        return FORMS[distribution](_squared_variation(fit))
     raise UnsupportedError(f"the residual variance of family {family} with link {link} is not defined here")
+
+
+def _squared_variation(fit: GeneralizedFit) -> float:
+    """Var(y) / mean^2 at m = exp(mean of X beta + half of the fixed and random variance)."""
+    if fit.family.name == "Gamma":
+        return fit.dispersion
+    random = sum(_random_variances(fit).values())
+    mean = np.exp(np.mean(fit.design.X @ fit.beta) + 0.5 * (random + _fixed_variance(fit)))
+    extra = 1.0 / fit.size if fit.family.name == "negative.binomial" else 0.0
+    return float(1.0 / mean + extra)
 
 
 def _fixed_variance(fit: Fit) -> float:
     return float(np.var(fit.design.X @ fit.beta, ddof=1))
 
 
-def icc(fit: Fit) -> pd.DataFrame:
+def icc(fit: Fit, *, distribution: str = "lognormal") -> pd.DataFrame:
     """Intraclass correlations: the share of variance between the levels of each grouping factor, and of all.
 
     Columns: ``variance`` (mean over rows of diag Z Sigma Z' sigma^2; the variance component for a random
@@ -65,19 +89,39 @@ def icc(fit: Fit) -> pd.DataFrame:
     random + residual), fixed being the variance of X beta over the rows. The row ``all`` adds the factors.
     With random slopes the correlation depends on the covariate; this is its mean in the sense of Johnson
     (2014).
+
+    Generalised models are taken on the scale of the linear predictor. The residual is that of the latent
+    variable for binomial families (logit pi^2 / 3, probit 1, cloglog pi^2 / 6). For Poisson, negative
+    binomial and Gamma families with log link it follows from v = Var(y) / mean^2 (1 / m, 1 / m + 1 / theta,
+    the dispersion): ``distribution="lognormal"`` log(1 + v), ``"delta"`` v, ``"trigamma"`` trigamma(1 / v),
+    ``"unit"`` 1.
     """
     if not fit.design.terms:
         raise UnsupportedError("an intraclass correlation needs a grouping factor; the model has none")
     random = _random_variances(fit)
     random["all"] = sum(random.values())
     values = np.array(list(random.values()))
-    total = random["all"] + _residual_variance(fit)
+    total = random["all"] + _residual_variance(fit, distribution)
     columns = {
         "variance": values,
         "adjusted": values / total,
         "unadjusted": values / (total + _fixed_variance(fit)),
     }
     return pd.DataFrame(columns, index=pd.Index(list(random), name="group"))
+
+
+def design_effect(fit: Fit, *, distribution: str = "lognormal") -> pd.DataFrame:
+    """How much clustering inflates variances, roughly: 1 + (mean group size - 1) * adjusted icc, per factor.
+
+    Columns: ``size`` (mean rows per level), ``icc``, ``deff``, and ``inflation`` = sqrt(deff), the factor on
+    the standard error of a mean that ignores the groups. ``distribution`` as for :func:`icc`.
+    """
+    shares = icc(fit, distribution=distribution).drop(index="all")
+    size = np.array([fit.design.n / fit.ngroups[str(group)] for group in shares.index])
+    correlation = shares["adjusted"].to_numpy()
+    deff = 1.0 + (size - 1.0) * correlation
+    columns = {"size": size, "icc": correlation, "deff": deff, "inflation": np.sqrt(deff)}
+    return pd.DataFrame(columns, index=shares.index)
 
 
 def r2(fit: Fit) -> pd.Series:

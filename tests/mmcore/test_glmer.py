@@ -456,3 +456,27 @@ def test_summary_has_the_layout_of_lme4(cbpp_fit):
     ):  # fmt: skip
         assert piece in text
     assert "Residual " not in text
+
+
+def test_latent_correlations_and_design_effects(cbpp_fit):
+    """Residual variance on the scale of the linear predictor, by family (Nakagawa, Johnson & Schielzeth 2017)."""
+    variance = cbpp_fit.varcorr["herd"].cov[0, 0]
+    for link, residual in (("logit", np.pi**2 / 3), ("probit", 1.0), ("cloglog", np.pi**2 / 6)):
+        f = mm.glmer(CBPP, cbpp(), link=link)
+        v = f.varcorr["herd"].cov[0, 0]
+        assert_allclose(mm.icc(f).adjusted["herd"], v / (v + residual), rtol=1e-12)
+    effect = mm.design_effect(cbpp_fit).loc["herd"]
+    share = variance / (variance + np.pi**2 / 3)
+    assert_allclose(effect, [56 / 15, share, 1 + (56 / 15 - 1) * share, (1 + (56 / 15 - 1) * share) ** 0.5])
+    data = simulated()
+    counts = mm.glmer("yp ~ 1 + (1 | g)", data, family="poisson")
+    v, m = counts.varcorr["g"].cov[0, 0], np.exp(counts.beta[0] + 0.5 * counts.varcorr["g"].cov[0, 0])
+    for distribution, residual in (("lognormal", np.log(1 + 1 / m)), ("delta", 1 / m), ("unit", 1.0)):
+        assert_allclose(mm.icc(counts, distribution=distribution).adjusted["g"], v / (v + residual), rtol=1e-12)
+    gamma = mm.glmer("yg ~ 1 + (1 | g)", data, family="Gamma", link="log")
+    v = gamma.varcorr["g"].cov[0, 0]
+    assert_allclose(mm.icc(gamma, distribution="delta").adjusted["g"], v / (v + gamma.dispersion), rtol=1e-12)
+    with pytest.raises(mm.UnsupportedError, match="'lognormal', 'delta'"):
+        mm.icc(gamma, distribution="probit")
+    with pytest.raises(mm.UnsupportedError, match="Gamma with link inverse"):
+        mm.icc(mm.glmer("yg ~ 1 + (1 | g)", data, family="Gamma"))
