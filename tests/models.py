@@ -36,6 +36,7 @@ SMALL = {
     "ml": ("y ~ x + (x | g)", [0.9, -0.4, 0.5], {"reml": False}),
     "three effects": ("y ~ x + (x + z | g)", [0.9, -0.4, 0.1, 0.5, 0.2, 0.3], {}),
     "double bar": ("y ~ x + (x || g)", [0.7, 1.3], {}),
+    "slope far from its origin": ("y ~ I(x + 30) + (I(x + 30) | g)", [9.0, -0.4, 0.5], {"weights": "w"}),
     "singular": ("y ~ x + (x | g)", [0.0, 0.0, 0.0], {}),
     "singular slope": ("y ~ x + (x | g)", [0.8, 0.5, 0.0], {}),
     "weights and offset": ("y ~ x + z + (1 | g)", [0.8], {"weights": "w", "offset": "off"}),

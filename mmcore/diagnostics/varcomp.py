@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from ..covariance import BlockCovariance, Diagonal
+from ..covariance import BlockCovariance, Diagonal, structure_for
 from ..fit import Fit
 
 __all__ = ["component_names", "components", "full_components", "sigmas", "varcomp"]
@@ -47,7 +47,7 @@ def component_names(fit: Fit) -> list[str]:
 
 def components(fit: Fit, par: np.ndarray, sigma: np.ndarray) -> np.ndarray:
     """(U, c) components at parameters par (U, n_par) and sigma (U,)."""
-    cov = fit.criterion_fn.covariance
+    cov = _standard(fit)
     blocks = sigmas(cov, par)
     place = {
         t: (b, rows) for b, terms in enumerate(cov.blocks) for t, rows in zip(terms, cov.rows[b], strict=True)
@@ -58,6 +58,12 @@ def components(fit: Fit, par: np.ndarray, sigma: np.ndarray) -> np.ndarray:
         b, rows = place[t]
         columns.append(blocks[b][:, rows.start + i, rows.start + j])
     return np.column_stack(columns) * sigma[:, None] ** 2
+
+
+def _standard(fit: Fit) -> BlockCovariance:
+    """The covariance of the effects themselves: the criterion's is in the frames of its products."""
+    structures = [structure_for(t.structure, len(t.effects), t.homogeneous) for t in fit.design.terms]
+    return BlockCovariance(fit.criterion_fn.covariance.blocks, structures)
 
 
 def sigmas(cov: BlockCovariance, par: np.ndarray) -> list[np.ndarray]:

@@ -23,6 +23,8 @@ FORMULAS = {
     "ml": ("y ~ x + (x | g)", {"reml": False}),
     "three effects": ("y ~ x + z + (x + z | g)", {}),
     "double bar": ("y ~ x + (x || g)", {"reml": False}),
+    "slope far from its origin": ("y ~ I(x + 30) + (I(x + 30) | g)", {}),
+    "crossed, far": ("y ~ I(x + 30) + (I(x + 30) | g) + (1 | h)", {"weights": "w"}),
     "weights and offset": ("y ~ x + z + (1 | g)", {"weights": "w", "offset": "off"}),
     "weighted slope": ("y ~ x + (x | g)", {"weights": "w", "contrasts": None}),
     "one coefficient": ("y ~ 1 + (1 | g)", {}),
@@ -45,7 +47,7 @@ def data_of(formula, n=90, groups=9, seed=5):
         effects = 1.5 * rng.normal(size=(2, len(levels)))
         if f"| {factor})" in formula:
             y += data[factor].map(dict(zip(levels, effects[0], strict=True)))
-        if any(f"{slope} {factor})" in formula for slope in ("x |", "z |", "x ||")):
+        if any(f"{slope} {factor})" in formula for slope in ("x |", "z |", "x ||", "30) |")):
             y += data.x * data[factor].map(dict(zip(levels, effects[1], strict=True)))
     return data.assign(y=y)
 
