@@ -7,6 +7,7 @@ of levels and categories of numbers cannot be lost in a conversion.
 
 import math
 from collections.abc import Mapping
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -82,8 +83,7 @@ def _numbers(obj: Any, kind: type[np.generic]) -> np.ndarray:
     Not by the vector's `memoryview()`: its helper in C gives away one reference to None at each call (rpy2 3.6), and
     before Python 3.12 the process dies when none is left.
     """
-    from rpy2.rinterface_lib import openrlib
-
+    openrlib: Any = import_module("rpy2.rinterface_lib.openrlib")
     if not len(obj):
         return np.empty(0)
     bytes_ = np.dtype(kind).itemsize * len(obj)

@@ -39,7 +39,7 @@ ONLY_IN = {
             "resources",
         },
         "click": {"bench", "cli", "proof_commands", "site", "usage"},
-        "rich": {"cli", "proof_commands", "report"},
+        "rich": {"cli", "proof_commands", "report", "site"},
         "jinja2": {"report"},
     },
 }
