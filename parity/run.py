@@ -183,6 +183,7 @@ def _wanted(quantities: Sequence[str]) -> tuple[str, ...]:
 
 def _worth_asking(wanted: tuple[str, ...], answers: Sequence[Results]) -> tuple[str, ...]:
     """What the engine is asked for: quantities that need refits only where a reference did not skip them."""
+    answers = [answer for answer in answers if answer.status == "ok"]
 
     def held(name: str) -> bool:
         absent = (answer.missing.get(name) for answer in answers if name not in answer.values)

@@ -62,7 +62,7 @@ def test_a_refit_is_lmer_on_the_rows_left(workers, name, group, level):
     case = CASES[name]
     suffix = "" if group is None else "_group"
     asked = [f"deletion_{x}{suffix}" for x in ("criterion", "fixef", "vcov_fixef", "sigma")]
-    ours = RLive(workers=workers).run(case, [*asked, "se_fixef"])
+    ours = RLive(workers=workers, refits=4000).run(case, [*asked, "se_fixef"])
     assert ours.status == "ok" and set(asked) <= set(ours.values), ours.missing
     reply = workers.call(
         "refit_literally", {"request": request_of(case), "unit": level, **({"group": group} if group else {})}
@@ -136,7 +136,7 @@ def test_rows_that_determine_a_coefficient_alone_are_nan_and_told(workers):
         name="lonely", data="Dyestuff", formula="Yield ~ lone + (1 | Batch)",
         columns={"lone": (1.0, *[0.0] * 29)},
     )  # fmt: skip
-    results = RLive(workers=workers).run(case, ["deletion_fixef", "cooks_distance_refit"])
+    results = RLive(workers=workers, refits=4000).run(case, ["deletion_fixef", "cooks_distance_refit"])
     fixef = by_label(results.values["deletion_fixef"])
     assert [label for label, x in fixef.items() if np.isnan(x)] == ["1|lone"]
     cooks = by_label(results.values["cooks_distance_refit"])

@@ -167,3 +167,45 @@ def test_an_engine_of_zeros_fails_every_case_and_agrees_only_where_the_reference
     passing = [row for row in report.rows if row.outcome == "pass" and row.quantity not in DESIGN]
     assert len(passing) < 0.02 * len(report.rows)
     assert all(abs(row.want) < 1e-8 for row in passing)
+
+
+def test_refits_are_asked_of_the_engine_only_where_a_reference_made_them(case, fake, change):
+    """They are dear: neither a reference that skipped them nor one without the case is a reason to make them."""
+    from parity.quantities import REGISTRY
+    from parity.results import Results
+
+    dear = {name for name, row in REGISTRY.items() if row.refits}
+
+    class Asked(type(fake())):
+        def run(self, case, quantities, theta=None):
+            self.quantities = set(quantities)
+            return super().run(case, quantities, theta)
+
+    def skips(results):
+        for name in dear & set(results.values):
+            results = change.without(results, name, "skipped")
+        return results
+
+    absent = fake("absent", change=lambda r: Results(r.engine, r.version, "unsupported", "no such recording"))
+    for references, asked in (
+        ([fake("skips", change=skips), absent], set()),
+        ([fake("skips", change=skips), fake("has")], dear),
+    ):
+        engine = Asked("engine")
+        run([case], engine, references, lanes=["at_theta"])
+        assert engine.quantities & dear == asked
+
+
+def test_a_reference_may_hold_some_of_the_refits(case, fake, change):
+    from parity.results import Value
+
+    def part(results):
+        whole = results.values["deletion_sigma"]
+        return change.values(results, deletion_sigma=Value(whole.labels[:2], whole.values[:2]))
+
+    report = run([case], fake("engine"), [fake("part", change=part)], lanes=["at_theta"])
+    row = next(row for row in report.rows if row.quantity == "deletion_sigma")
+    assert (str(row.verdict), row.compared) == ("agree", 2)
+    report = run([case], fake("engine", change=part), [fake("whole")], lanes=["at_theta"])
+    row = next(row for row in report.rows if row.quantity == "deletion_sigma")
+    assert (str(row.verdict), "the engine lacks" in row.message) == ("disagree", True)
