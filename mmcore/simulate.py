@@ -43,8 +43,5 @@ def _responses(fit: Fit, eta: np.ndarray, generator: np.random.Generator) -> np.
         return eta + sd * generator.normal(size=eta.shape)
     weights = np.ones(len(eta)) if w is None else w
     dispersion: float = getattr(fit, "dispersion", 1.0)
-    columns = [
-        fit.family.simulate(fit.family.link.mu(column), weights, fit.dispersion, generator)
-        for column in eta.T
-    ]
+    columns = [family.simulate(family.link.mu(column), weights, dispersion, generator) for column in eta.T]
     return np.column_stack(columns)

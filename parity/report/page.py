@@ -84,8 +84,8 @@ def to_html(report: Report, policy: Policy | None = None) -> str:
 def environment(*folders: Path) -> Environment:
     """The template engine over this folder's templates and those of further folders: everything is escaped."""
     return Environment(
-        loader=FileSystemLoader([Path(__file__).resolve().parent, *folders]), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
-        lstrip_blocks=True,
+        loader=FileSystemLoader([Path(__file__).resolve().parent, *folders]), autoescape=True,
+        undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
 
 

@@ -13,7 +13,8 @@ from mmcore.design import build
 from mmcore.varident import _Search, residual_groups
 from tests.oracles import dense_criterion
 
-HSB = "mathach ~ ses*meanses + ses*sector + female*meanses + female*sector + (1 + female | id)"  # Stata: mixed mathach c.ses##c.meanses ... || id: female, cov(unstr) mle residuals(independent, by(female))
+# Stata: mixed mathach c.ses##c.meanses ... || id: female, cov(unstr) mle residuals(independent, by(female))
+HSB = "mathach ~ ses*meanses + ses*sector + female*meanses + female*sector + (1 + female | id)"
 
 
 def data(seed=4, n=150):

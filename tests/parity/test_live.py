@@ -12,6 +12,7 @@ import pytest
 
 from parity.case import load_cases, select
 from parity.engine import load
+from parity.quantities import of_kind
 from parity.references import references
 from parity.report.text import r_snippet
 from parity.run import run

@@ -187,12 +187,12 @@ def test_refits_are_asked_of_the_engine_only_where_a_reference_made_them(case, f
         return results
 
     absent = fake("absent", change=lambda r: Results(r.engine, r.version, "unsupported", "no such recording"))
-    for references, asked in (
+    for sources, asked in (
         ([fake("skips", change=skips), absent], set()),
         ([fake("skips", change=skips), fake("has")], dear),
     ):
         engine = Asked("engine")
-        run([case], engine, references, lanes=["at_theta"])
+        run([case], engine, sources, lanes=["at_theta"])
         assert engine.quantities & dear == asked
 
 
