@@ -17,6 +17,9 @@ from parity.results import Missing, Value
 from tests.dense_influence import dense, sets_of
 
 
+EPS = np.finfo(float).eps
+
+
 def fit_of(case, theta=None):
     """The case's model by mmcore."""
     options = {"weights": case.weights, "offset": case.offset, "contrasts": case.contrasts or None}
@@ -69,7 +72,11 @@ def of_set(fit, V, y, A):
     C = np.linalg.inv(X.T @ Vinv @ X)
     P = Vinv - Vinv @ X @ C @ X.T @ Vinv
     K = X.T @ Vinv[:, A]
-    inverse = np.linalg.inv(P[np.ix_(A, A)])
+    block = P[np.ix_(A, A)]
+    # Where the rows left do not determine beta this is rounding, or exactly singular: then HLMdiag takes R down.
+    if len(A) and np.linalg.svd(block, compute_uv=False)[-1] < EPS * np.abs(P).max():
+        block = block + EPS * np.abs(P).max() * np.eye(len(A))
+    inverse = np.linalg.inv(block)
     delta = C @ K @ inverse @ (P @ y)[A]
     after = C + C @ K @ inverse @ K.T @ C
     return {
