@@ -16,7 +16,6 @@ from parity.engines.mmcore import MmcoreEngine
 from parity.results import Missing, Value
 from tests.dense_influence import dense, sets_of
 
-
 EPS = np.finfo(float).eps
 
 
