@@ -25,9 +25,9 @@ def to_r(value: Any) -> Any:
         return ri.NULL
     if isinstance(value, Mapping):
         names = [str(key) for key in value]
-        items = ri.ListSexpVector([to_r(item) for item in value.values()])
-        items.do_slot_assign("names", ri.StrSexpVector(names))
-        return items
+        named = ri.ListSexpVector([to_r(item) for item in value.values()])
+        named.do_slot_assign("names", ri.StrSexpVector(names))
+        return named
     if isinstance(value, np.ndarray):
         return _array_to_r(value)
     items = list(value) if isinstance(value, (list, tuple)) else [value]
@@ -48,9 +48,9 @@ def _array_to_r(array: np.ndarray) -> Any:
     if array.ndim != 1:
         raise TypeError(f"only vectors are sent to R, not an array of shape {array.shape}")
     if array.dtype == np.float64:
-        return ri.FloatSexpVector.from_memoryview(memoryview(np.ascontiguousarray(array)))
+        return ri.FloatSexpVector.from_memoryview(np.ascontiguousarray(array).data)
     if array.dtype == np.int32:
-        return ri.IntSexpVector.from_memoryview(memoryview(np.ascontiguousarray(array)))
+        return ri.IntSexpVector.from_memoryview(np.ascontiguousarray(array).data)
     raise TypeError(f"only float64 and int32 arrays are sent to R, not {array.dtype}")
 
 

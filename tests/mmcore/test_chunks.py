@@ -112,8 +112,9 @@ def test_what_needs_rows_says_so():
     data = mm.load_dataset("sleepstudy")
     fit = mm.lmer("Reaction ~ Days + (Days | Subject)", parts_of(data))
     calls = [
-        lambda: fit.fitted, lambda: fit.resid(), lambda: fit.predict(), lambda: fit.simulate(),
-        lambda: fit.refit([1.0]), lambda: fit.update(reml=False), lambda: mm.hlm_influence(fit), lambda: mm.cooks_distance(fit),
+        lambda: fit.fitted, lambda: fit.resid(), lambda: fit.predict(),
+        lambda: fit.simulate(), lambda: fit.refit([1.0]), lambda: fit.update(reml=False),
+        lambda: mm.hlm_influence(fit), lambda: mm.cooks_distance(fit),
         lambda: mm.leverage(fit), lambda: mm.hatvalues(fit), lambda: mm.hlm_resid(fit), lambda: mm.case_delete(fit),
         lambda: mm.influence(fit, "Subject"), lambda: mm.dfbetas(fit), lambda: mm.augment(fit),
         lambda: mm.rstudent(fit),
