@@ -76,8 +76,8 @@ class Structure:
     bounds: tuple[np.ndarray, np.ndarray] | None = None  # lower and upper limits of ``par``
     frame: np.ndarray | None = None  # (k, k) C with b = C b~; None for the identity
 
-    def start(self, sd: np.ndarray | None = None) -> np.ndarray:
-        """Parameters of independent effects with relative standard deviations ``sd`` (k,) in the chart."""
+    def start(self, relative: np.ndarray | None = None) -> np.ndarray:
+        """Parameters to start from: near the (k, k) covariance ``relative`` in the chart, or some usual ones."""
         raise NotImplementedError
 
     def sigma(self, par: np.ndarray) -> np.ndarray:
@@ -96,8 +96,8 @@ class Structure:
         """The structure, with standard parameters, of a term whose products are in the frame C."""
         raise NotImplementedError
 
-    def charted(self, P: np.ndarray) -> Structure:
-        """The same structure in the chart P; structures without a free scale stay as they are."""
+    def charted(self, P: np.ndarray | None) -> Structure:
+        """The same structure in the chart P (None: the identity); those without a free scale stay as they are."""
         return self
 
     def from_standard(self, par: np.ndarray) -> np.ndarray:
@@ -182,12 +182,14 @@ class Unstructured(Structure):
         out.standard = True
         return out
 
-    def charted(self, P: np.ndarray) -> Unstructured:
-        return Unstructured(self.k, P, self.frame)
+    def charted(self, P: np.ndarray | None) -> Unstructured:
+        return self if P is None and self.frame is None else Unstructured(self.k, P, self.frame)
 
-    def start(self, sd: np.ndarray | None = None) -> np.ndarray:
+    def start(self, relative: np.ndarray | None = None) -> np.ndarray:
+        if relative is not None:
+            return cholesky_psd(relative)[self._row, self._col]
         par = np.zeros(self.n_par)
-        par[self._diag] = START if sd is None else sd
+        par[self._diag] = START
         return par
 
     def _factor(self, par: np.ndarray) -> np.ndarray:
@@ -225,7 +227,7 @@ class Unstructured(Structure):
         known, b is not, and steps along the circle are small.
         """
         k = self.k
-        if k == 1:
+        if k == 1 or (k == 2 and par[1] ** 2 + par[2] ** 2 <= PIVOT_RATIO * par[0] ** 2):
             return None
         L = self._factor(par)
         remaining = np.cumsum(np.square(L)[:, ::-1], axis=1)[
@@ -317,16 +319,18 @@ class Diagonal(Structure):
     def framed(self, C: np.ndarray) -> Diagonal:
         return Diagonal(self.k, self.homogeneous, None, C)
 
-    def charted(self, P: np.ndarray) -> Diagonal:
-        C = P if self.frame is None else self.frame @ P
+    def charted(self, P: np.ndarray | None) -> Diagonal:
+        C = np.eye(self.k) if self.frame is None else self.frame
+        C = C if P is None else C @ P
         unit = np.sqrt(np.square(C).sum(axis=1))
         unit = unit.mean(keepdims=True) if self.homogeneous else unit
         return Diagonal(self.k, self.homogeneous, unit, self.frame)
 
-    def start(self, sd: np.ndarray | None = None) -> np.ndarray:
-        if sd is None:
+    def start(self, relative: np.ndarray | None = None) -> np.ndarray:
+        if relative is None:
             return np.full(self.n_par, START)
-        return np.array([sd.mean()]) if self.homogeneous else np.array(sd, float)
+        sd = np.sqrt(relative.diagonal())
+        return sd.mean(keepdims=True) if self.homogeneous else sd
 
     def Lambda(self, par: np.ndarray) -> np.ndarray:
         return np.diag(par @ self._raw)
@@ -386,11 +390,13 @@ class Compound(Structure):
     def framed(self, C: np.ndarray) -> Compound:
         return Compound(self.k, self.kind, self.homogeneous, C)
 
-    def start(self, sd: np.ndarray | None = None) -> np.ndarray:
-        if sd is None:
+    def start(self, relative: np.ndarray | None = None) -> np.ndarray:
+        if relative is None:
             return np.append(np.full(self.n_sd, START), 0.1)
-        sd = sd if self.frame is None else sd * self.frame.diagonal()
-        return np.append(sd.mean() if self.homogeneous else sd, 0.1)
+        sd = np.sqrt(relative.diagonal()) * (1.0 if self.frame is None else self.frame.diagonal())
+        pairs = relative.diagonal(1) / np.sqrt(relative.diagonal()[1:] * relative.diagonal()[:-1])
+        rho = float(np.clip(pairs.mean(), 0.5 * self._limits[0][-1], 0.9))
+        return np.append(sd.mean() if self.homogeneous else sd, rho)
 
     def _correlations(self, rho: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Correlation matrix and its first two derivatives in rho."""
@@ -512,15 +518,14 @@ class BlockCovariance:
     def _each(self, method: str, par: np.ndarray) -> list[np.ndarray]:
         return [getattr(s, method)(par[at]) for s, at in zip(self.structures, self._par, strict=True)]
 
-    def start(self, sd: Sequence[np.ndarray] | None = None) -> np.ndarray:
-        """Parameters of independent effects; ``sd[b]`` (K_b,) are relative standard deviations in the
-        chart."""
-        if sd is None:
+    def start(self, relative: Sequence[np.ndarray] | None = None) -> np.ndarray:
+        """Parameters to start from; ``relative[b]`` (K_b, K_b) is a positive definite covariance in the chart."""
+        if relative is None:
             return _joined([s.start() for s in self.structures])
         out = [np.zeros(0)] * len(self.structures)
         for b, terms in enumerate(self.blocks):
             for t, rows in zip(terms, self.rows[b], strict=True):
-                out[t] = self.structures[t].start(sd[b][rows])
+                out[t] = self.structures[t].start(relative[b][rows, rows])
         return _joined(out)
 
     def charted(self, charts: Sequence[np.ndarray] | None = None) -> BlockCovariance:
@@ -528,7 +533,7 @@ class BlockCovariance:
         out = list(self.structures)
         for b, terms in enumerate(self.blocks):
             for t, rows in zip(terms, self.rows[b], strict=True):
-                out[t] = out[t].charted(np.eye(out[t].k) if charts is None else charts[b][rows, rows])
+                out[t] = out[t].charted(None if charts is None else charts[b][rows, rows])
         return BlockCovariance(self.blocks, out)
 
     def rechart(self, par: np.ndarray) -> tuple[BlockCovariance, np.ndarray] | None:
@@ -543,7 +548,7 @@ class BlockCovariance:
         """Other starts: all effects large if one is nearly absent, then one term changed at a time."""
         scales = np.abs(par[self.scale_index()])
         nearly = len(scales) > 1 and scales.min() < NEARLY_SINGULAR * max(scales.max(), START)
-        out = [self.start([np.full(K, LARGE) for K in self.K])] if nearly else []
+        out = [self.start([LARGE**2 * np.eye(K) for K in self.K])] if nearly else []
         for structure, at in zip(self.structures, self._par, strict=True):
             for piece in structure.alternatives(par[at]):
                 out.append(par.copy())

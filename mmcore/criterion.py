@@ -8,7 +8,7 @@ from .covariance import BlockCovariance, structure_for
 from .design import Design
 from .errors import DataError, DesignError
 from .kernels import Factor, Kernel, Likelihood, kernel_for
-from .moments import start_sd
+from .moments import start_covariance
 from .products import CrossProducts, cross_products
 
 __all__ = ["Criterion", "covariance_of", "criterion_for"]
@@ -53,7 +53,7 @@ class Criterion:
     def charted(self) -> tuple[Criterion, np.ndarray]:
         """The same criterion in the coordinates of the products, and parameters to start from."""
         work = Criterion(self.kernel, self.covariance.charted(), self.like)
-        return work, work.covariance.start(start_sd(self.kernel, self.like.sigma))
+        return work, work.covariance.start(start_covariance(self.kernel, self.like.sigma))
 
     def rechart(self, par: np.ndarray) -> tuple[Criterion, np.ndarray] | None:
         """The criterion in better charts and the parameters there, or None if the present ones will do."""

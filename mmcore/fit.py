@@ -390,7 +390,7 @@ class ChunkedFit(Fit):
         raise self._refuse("fitted")
 
     @property
-    def fitted_marginal(self) -> np.ndarray:  # type: ignore[override]
+    def fitted_marginal(self) -> np.ndarray:
         """Not available without rows."""
         raise self._refuse("fitted_marginal")
 
@@ -506,8 +506,7 @@ def fit_design(
     work, first = criterion.charted()
     if start is not None:
         first = work.covariance.from_standard(cov.from_theta(_check_theta(start, criterion)))
-    tolerance = 1e-9 if criterion.kernel.A.n < 20_000 else 1e-6
-    optimum = minimize(work, first, cov.scale_index(), control or Control(), tolerance)
+    optimum = minimize(work, first, cov.scale_index(), control or Control())
     if not optimum.status.ok and np.abs(optimum.par[cov.scale_index()]).max() > NO_RESIDUAL:
         raise FitError(
             "the random effects reproduce the response exactly: the criterion falls without limit as the residual "

@@ -50,9 +50,7 @@ class Control:
     """How hard to try."""
 
     max_iterations: int = 100  # Newton steps per start
-    decrement: float | None = (
-        None  # stop when g'H^-1 g, twice the drop to be had, is below; None: 1e-9, n large 1e-6
-    )
+    decrement: float = 1e-9  # stop when this is left of g'H^-1 g, twice the drop to be had
     restarts: bool = True  # other starts after a slow or failed run
 
 
@@ -115,6 +113,7 @@ class _Run:
     iterations: int = 0
     evaluations: int = 1
     boundary: bool = False
+    decrement: float = 0.0  # of the step before; 0: there was none
 
     def attempt(self, par: np.ndarray) -> _Point:
         """Evaluate, within the limits; a point where the model breaks down counts as infinitely bad."""
@@ -175,7 +174,7 @@ def _free(par: np.ndarray, g: np.ndarray, bounds: tuple[np.ndarray, np.ndarray] 
     return ~held if held.any() else None
 
 
-def _descend(objective: Objective, start: np.ndarray, control: Control, tolerance: float) -> _Run:
+def _descend(objective: Objective, start: np.ndarray, control: Control) -> _Run:
     """Newton from one start."""
     factor = objective.factor(start)  # at the start a breakdown is the user's to see
     run = _Run(objective, _Point(start, factor.profile.f, factor), np.zeros(0), np.zeros((0, 0)))
@@ -187,7 +186,7 @@ def _descend(objective: Objective, start: np.ndarray, control: Control, toleranc
             if secant:
                 secant.forget()
         run.iterations += 1
-        if _advance(run, secant, tolerance):
+        if _advance(run, secant, control.decrement):
             break
     return run
 
@@ -203,7 +202,9 @@ def _advance(run: _Run, secant: _Secant | None, tolerance: float) -> bool:
     if secant is not None and secant.C.any():
         least, direction = _restricted_step(run.g, run.H, free)[2:]
     saddle = least < -1e-6 * max(np.abs(run.H.diagonal()).max(), 1.0)
-    converged = decrement < tolerance
+    # the last step is taken all the same: what it leaves is the decrement times its rate of fall
+    rate = min(1.0, decrement / run.decrement) if run.decrement > 0 else 1.0
+    run.decrement, converged = decrement, decrement * rate < tolerance
     if converged and saddle:
         there = _leave_saddle(run, direction)
         if there is not None:
@@ -275,10 +276,8 @@ def _snap(run: _Run, index: np.ndarray) -> None:
             return
 
 
-def _run(
-    objective: Objective, start: np.ndarray, scales: np.ndarray, control: Control, tolerance: float
-) -> _Run:
-    run = _descend(objective, start, control, tolerance)
+def _run(objective: Objective, start: np.ndarray, scales: np.ndarray, control: Control) -> _Run:
+    run = _descend(objective, start, control)
     _snap(run, scales)
     return run
 
@@ -290,27 +289,23 @@ def _best(runs: list[_Run]) -> _Run:
     return next((run for run in close if run.status.ok), close[0])
 
 
-def minimize(
-    objective: Objective, start: np.ndarray, scales: np.ndarray, control: Control, tolerance: float = 1e-9
-) -> Optimum:
+def minimize(objective: Objective, start: np.ndarray, scales: np.ndarray, control: Control) -> Optimum:
     """The best of one or more Newton runs.
 
-    ``scales`` are the positions of parameters whose zero is a boundary; ``tolerance`` is the decrement at
-    which to stop unless ``control`` says. Other starts are tried after a run that was slow or failed, and
-    where the objective sees a sign of a second optimum.
+    ``scales`` are the positions of parameters whose zero is a boundary. Other starts are tried after a run that was
+    slow or failed, and where the objective sees a sign of a second optimum.
     """
     if not len(start):
         factor = objective.factor(start)
         none = np.zeros((0, 0))
         return Optimum(start, factor.profile.f, start, none, Status.NO_PARAMETERS, 0, 1, 1, factor, objective)
-    tolerance = tolerance if control.decrement is None else control.decrement
-    runs = [_run(objective, start, scales, control, tolerance)]
+    runs = [_run(objective, start, scales, control)]
     if control.restarts:
         if runs[0].iterations > SLOW or not runs[0].status.ok:
-            runs += [_run(objective, start * scale, scales, control, tolerance) for scale in (0.3, 2.5)]
+            runs += [_run(objective, start * scale, scales, control) for scale in (0.3, 2.5)]
         chart = _best(runs)
         for other in chart.objective.alternatives(chart.here.par):
-            runs.append(_run(chart.objective, other, scales, control, tolerance))
+            runs.append(_run(chart.objective, other, scales, control))
     best = _best(runs)
     status = best.status
     if best.boundary and status is Status.CONVERGED:

@@ -15,6 +15,8 @@ from scipy.linalg.lapack import dpotrf, dtrtri
 
 from .design import Design, RandomTerm
 
+WELL_CONDITIONED = 0.1  # least pivot at which one Cholesky QR is orthogonal to 1e-14
+
 __all__ = ["Block", "CrossProducts", "cross_products", "orthonormal_basis", "random_blocks"]
 
 
@@ -41,8 +43,12 @@ class Block:
     def products(self, rows: np.ndarray) -> np.ndarray:
         """(r, K, L): sums over each level of ``rows`` (r, n) times the columns."""
         out = np.empty((len(rows), self.K, self.L))
+        runs = self._runs()
         for a, column in enumerate(self.columns):
             constant = column[0] == 1.0 and bool((column == 1.0).all())
+            if runs is not None:
+                out[:, a, runs[1]] = np.add.reduceat(rows if constant else rows * column, runs[0], axis=1)
+                continue
             for i, row in enumerate(rows):
                 out[i, a] = np.bincount(self.codes, row if constant else row * column, self.L)
         return out
@@ -50,10 +56,25 @@ class Block:
     def gram(self) -> np.ndarray:
         """(K, K, L): Z'Z of each level."""
         out = np.empty((self.K, self.K, self.L))
+        runs = self._runs()
         for a in range(self.K):
             for b in range(a + 1):
-                out[a, b] = out[b, a] = np.bincount(self.codes, self.columns[a] * self.columns[b], self.L)
+                row = self.columns[a] * self.columns[b]
+                if runs is None:
+                    out[a, b] = np.bincount(self.codes, row, self.L)
+                else:
+                    out[a, b, runs[1]] = np.add.reduceat(row, runs[0])
+                out[b, a] = out[a, b]
         return out
+
+    def _runs(self) -> tuple[np.ndarray, np.ndarray] | None:
+        """(L,) first row and level of each run of equal codes, if every level is one run; else None."""
+        changes = self.codes[1:] != self.codes[:-1]
+        if int(np.count_nonzero(changes)) != self.L - 1:
+            return None
+        starts = np.concatenate([[0], np.flatnonzero(changes) + 1])
+        levels = self.codes[starts]
+        return (starts, levels) if np.bincount(levels, minlength=self.L).all() else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +85,7 @@ class CrossProducts:
     p: int
     blocks: tuple[Block, ...]  # largest number of columns first
     M: np.ndarray  # (p + 1, n): basis Q of sqrt(w) X, then sqrt(w)(y - offset) less its projection on Q
-    A: np.ndarray  # (p + 1, p + 1) = M M'
+    A: np.ndarray  # (p + 1, p + 1) = M M' = diag(1, ..., 1, residual sum of squares)
     R: np.ndarray  # (p, p) upper, sqrt(w) X = Q R
     gamma0: np.ndarray  # (p,) = Q' sqrt(w)(y - offset)
     sqrt_w: np.ndarray | None  # (n,) or None for unit weights
@@ -86,19 +107,24 @@ class CrossProducts:
 def orthonormal_basis(Xt: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Rows of Q' and upper R with X = Q R, for X given transposed, (p, n).
 
-    Cholesky QR applied twice: as accurate as Householder for condition numbers below 1e7 after column
-    scaling, and made of matrix products only. Worse conditioned X goes to LAPACK's Householder QR.
+    Cholesky QR, applied twice unless X is well conditioned after column scaling: as accurate as Householder for
+    condition numbers below 1e7, and made of matrix products only. Worse X goes to LAPACK's Householder QR.
     """
     p = len(Xt)
     if p == 0:
         return Xt, np.zeros((0, 0))
-    scale = np.sqrt(np.einsum("ij,ij->i", Xt, Xt))
-    Q, R = Xt / scale[:, None], np.diag(scale)
+    Q, R = Xt, np.eye(p)
     for _ in range(2):
-        C, info = dpotrf(Q @ Q.T, lower=0, clean=1)
-        if info or C.diagonal().min() < 1e-6:
+        gram = Q @ Q.T
+        scale = np.sqrt(gram.diagonal())
+        C, info = dpotrf(gram / scale / scale[:, None], lower=0, clean=1)
+        pivot = C.diagonal().min()
+        if info or pivot < 1e-6:
             return _householder(Xt)
+        C *= scale
         Q, R = dtrtri(C)[0].T @ Q, C @ R
+        if pivot > WELL_CONDITIONED:
+            break
     return Q, R
 
 
@@ -175,4 +201,6 @@ def cross_products(design: Design, y: np.ndarray | None = None) -> CrossProducts
     M[:p], M[p] = Q, resid
     logdet_R = 2.0 * float(np.log(np.abs(np.diag(R))).sum()) if p else 0.0
     blocks = tuple(in_frame(b, design.terms) for b in random_blocks(design.terms, sqrt_w))
-    return CrossProducts(n, p, blocks, M, M @ M.T, R, gamma0, sqrt_w, sum_log_w, logdet_R)
+    A = np.eye(p + 1)
+    A[p, p] = resid @ resid
+    return CrossProducts(n, p, blocks, M, A, R, gamma0, sqrt_w, sum_log_w, logdet_R)

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import numpy as np
 import scipy.sparse as sp
-from scipy.linalg.lapack import dpotrf, dpotri, dtrtrs
+from scipy.linalg.lapack import dtrtrs
 
 from ..covariance import cholesky_psd
 from ..errors import FitError, UnsupportedError
 from ..products import Block, CrossProducts
-from . import small
+from . import small, symmetric
 from .common import TOO_LARGE, Likelihood, profile, whitened
 from .coupling import Coupling, choose_eliminator
 
@@ -42,9 +42,13 @@ def _tail_gram(tail: list[Block], starts: np.ndarray) -> np.ndarray:
 
 
 def level_blocks(matrix: np.ndarray, block: Block, start: int) -> np.ndarray:
-    """(L, K, K) diagonal blocks of one factor, whose rows begin at ``start``, in a square matrix."""
-    rows = start + np.arange(block.L * block.K).reshape(block.L, block.K)
-    return matrix[rows[:, :, None], rows[:, None, :]]
+    """(L, K, K) diagonal blocks of one factor, whose rows begin at ``start``, in a symmetric matrix."""
+    first = start + block.K * np.arange(block.L)
+    out = np.empty((block.L, block.K, block.K))
+    for a in range(block.K):
+        for b in range(a, block.K):
+            out[:, a, b] = out[:, b, a] = matrix[first + a, first + b]
+    return out
 
 
 class Crossed:
@@ -87,19 +91,51 @@ class Crossed:
         tail = [level_blocks(self.tail_gram, b, s) for b, s in zip(self.tail, self.starts, strict=False)]
         return [self.U[: self.lead.K], *(t.transpose(1, 2, 0) for t in tail)]
 
-    def cross_norms(self) -> dict[tuple[int, int], np.ndarray]:
-        """(K_j, K_i) per pair of blocks j < i: squared Frobenius norms of Z_ja'Z_ib."""
-        out: dict[tuple[int, int], np.ndarray] = {}
-        C = self.coupling
-        lead = np.array([np.bincount(C.indices, values * values, self.q) for values in C.values])
-        for i, d in enumerate(self.tail):
-            at = slice(self.starts[i], self.starts[i + 1])
-            out[0, i + 1] = lead[:, at].reshape(-1, d.L, d.K).sum(axis=1)
-            for h in range(i + 1, len(self.tail)):
-                e = self.tail[h]
-                squares = np.square(self.tail_gram[at, self.starts[h] : self.starts[h + 1]])
-                out[i + 1, h + 1] = squares.reshape(d.L, d.K, e.L, e.K).sum(axis=(0, 2))
+    def cross_moments(self, A: list[np.ndarray]) -> dict[tuple[int, int], tuple[np.ndarray, np.ndarray]]:
+        """Per ordered pair of blocks (j, k), two (K_j, K_k, L_j) arrays: for effect a of level l of j and effect b
+        of k, sums over the levels m of k of c_m^2 and of c_m A_j[:, a, l]'A_k[:, b, m], c_m = Z_jal'Z_kbm.
+        """
+        out = {}
+        for k, d in enumerate(self.tail, start=1):
+            out[0, k], out[k, 0] = self._lead_moments(k, A)
+            for h, e in enumerate(self.tail, start=1):
+                if h == k:
+                    continue
+                rows, columns = (slice(self.starts[i - 1], self.starts[i]) for i in (k, h))
+                c = self.tail_gram[rows, columns]
+                squares = np.square(c).reshape(d.L * d.K, e.L, e.K).sum(axis=1).reshape(d.L, d.K, e.K)
+                dots = np.empty((d.K, e.K, d.L))
+                for b in range(e.K):
+                    applied = (c[:, b :: e.K] @ A[h][:, b].T).reshape(d.L, d.K, -1)
+                    dots[:, b] = np.einsum("lap,pal->al", applied, A[k])
+                out[k, h] = squares.transpose(1, 2, 0), dots
         return out
+
+    def _lead_moments(
+        self, k: int, A: list[np.ndarray]
+    ) -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
+        """``cross_moments`` of the leading block with trailing factor k, and the other way round."""
+        lead, d = self.lead, self.tail[k - 1]
+        shape = (lead.K, d.K, lead.L)
+        squares, dots, turned, turned_dots = np.empty(shape), np.empty(shape), [], []
+        at = slice(self.starts[k - 1], self.starts[k])
+        for a, C in enumerate(self.coupling.by_effect):
+            part = C[:, at]
+            square = part.multiply(part).tocsr()
+            turned.append(np.asarray(square.sum(axis=0)).reshape(d.L, d.K).T)
+            turned_dots.append(
+                np.einsum("qp,pq->q", part.T @ A[0][:, a].T, self._flat(A[k])).reshape(d.L, d.K).T
+            )
+            for b in range(d.K):
+                squares[a, b] = square[:, b :: d.K].sum(axis=1).ravel()
+                dots[a, b] = np.einsum("lp,pl->l", part[:, b :: d.K] @ A[k][:, b].T, A[0][:, a])
+        tail = np.array(turned).transpose(1, 0, 2), np.array(turned_dots).transpose(1, 0, 2)
+        return (squares, dots), tail
+
+    @staticmethod
+    def _flat(A: np.ndarray) -> np.ndarray:
+        """(p, K, L) -> (p, L K), level by level."""
+        return A.transpose(0, 2, 1).reshape(len(A), -1)
 
     def split(self, rows: np.ndarray) -> list[np.ndarray]:
         """(q_t, r) -> per trailing factor (r, K, L)."""
@@ -110,7 +146,7 @@ class Crossed:
 
 
 class CrossedFactor:
-    """V and the profiled criterion at one Sigma."""
+    """V and the profiled criterion at one Sigma. Symmetric matrices here keep their upper triangle only."""
 
     def __init__(self, kernel: Crossed, Sigma: list[np.ndarray], like: Likelihood) -> None:
         A, U, C = kernel.A, kernel.U, kernel.coupling
@@ -124,17 +160,18 @@ class CrossedFactor:
         self.S_MM = A.A - U[K:].reshape(A.m, -1) @ SR.reshape(A.m, -1).T
         self.S_zz = kernel.tail_gram - kernel.eliminator.schur(self.K1)
         self.S_zM = kernel.tail_M - C.transpose_times(SR)
-        M1 = self._scale(self._scale(self.S_zz).T)
+        M1 = self._scaled(self.S_zz, transpose=True)
         M1.ravel()[:: kernel.q + 1] += 1.0
-        self.L, info = dpotrf(M1.T, lower=1, clean=0, overwrite_a=1)
+        self._L, info = symmetric.cholesky(M1)
         if info:
             raise FitError(TOO_LARGE)
-        Y = dtrtrs(self.L, self._scale(self.S_zM), lower=1)[0]
+        Y = dtrtrs(self._L, self._scale(self.S_zM), lower=1)[0]
         self.S = self.S_MM - Y.T @ Y
-        logdet += 2.0 * float(np.log(self.L.diagonal()).sum())
+        logdet += 2.0 * float(np.log(self._L.diagonal()).sum())
         self.profile = profile(self.S, logdet, A, like)
         self._N: np.ndarray | None = None
-        self._M1_inv_diagonals: list[np.ndarray] = []
+        self._full_N: np.ndarray | None = None
+        self._M1_inv_blocks: list[np.ndarray] = []
 
     def _scale(self, rows: np.ndarray, transpose: bool = True) -> np.ndarray:
         """Lambda' (or Lambda) applied to the q_t rows of a matrix."""
@@ -148,42 +185,56 @@ class CrossedFactor:
             out[s] = np.matmul(Lam.T if transpose else Lam, piece).reshape(s.stop - s.start, -1)
         return out
 
-    def _inverse(self) -> np.ndarray:
-        """N (q_t, q_t), computed once; the level blocks of M1^-1 are kept on the way."""
+    def _scaled(self, A: np.ndarray, transpose: bool) -> np.ndarray:
+        """Lambda' A Lambda (``transpose``) or Lambda A Lambda' for a symmetric A; a new array."""
+        if all(block.K == 1 for block in self.kernel.tail):
+            scale = np.repeat([Lam[0, 0] for Lam in self.Lambda], [b.L for b in self.kernel.tail])
+            if len(self.Lambda) == 1:
+                return A * scale[0] ** 2
+            out = A * scale
+            out *= scale[:, None]
+            return out
+        full = symmetric.mirrored(A)
+        return self._scale(self._scale(full, transpose).T, transpose)
+
+    def _half_inverse(self) -> np.ndarray:
+        """N, upper triangle, computed once; the level blocks of M1^-1 are kept on the way, the factor is lost."""
         if self._N is None:
-            inverse = dpotri(self.L, lower=1, overwrite_c=0)[0]
-            inverse = np.tril(inverse)
-            diagonal = inverse.diagonal().copy()
-            inverse += inverse.T
-            inverse.ravel(order="K")[:: len(inverse) + 1] = diagonal
-            self._M1_inv_diagonals = [self._level_blocks(inverse, j) for j in range(len(self.Lambda))]
-            self._N = self._scale(self._scale(inverse, transpose=False).T, transpose=False)
+            inverse = symmetric.inverse(self._L)
+            self._M1_inv_blocks = [self._level_blocks(inverse, j) for j in range(len(self.Lambda))]
+            self._N = self._scaled(inverse, transpose=False)
         return self._N
 
+    def _inverse(self) -> np.ndarray:
+        """(q_t, q_t) N with both triangles."""
+        if self._full_N is None:
+            self._full_N = symmetric.mirrored(self._half_inverse())
+        return self._full_N
+
     def _level_blocks(self, matrix: np.ndarray, j: int) -> np.ndarray:
-        """(L, K, K) diagonal blocks of trailing factor j in a (q_t, q_t) matrix."""
+        """(L, K, K) diagonal blocks of trailing factor j in a symmetric (q_t, q_t) matrix."""
         return level_blocks(matrix, self.kernel.tail[j], self.kernel.starts[j])
 
     def _tail_W(self, j: int) -> np.ndarray:
         """(K, K) sum over levels of Z'V^-1Z for trailing factor j."""
         block, Lam = self.kernel.tail[j], self.Lambda[j]
-        N = self._inverse()
+        self._half_inverse()
         pivots = np.abs(np.diag(Lam))
         if pivots.min() > ILL_CONDITIONED * max(1.0, pivots.max()):
-            total = (np.eye(block.K) - self._M1_inv_diagonals[j]).sum(axis=0)
+            total = (np.eye(block.K) - self._M1_inv_blocks[j]).sum(axis=0)
             half = np.linalg.solve(Lam.T, total)
             return np.linalg.solve(Lam.T, half.T).T
         s = slice(self.kernel.starts[j], self.kernel.starts[j + 1])
-        SN = self.S_zz[s] @ N
-        own = self._level_blocks(self.S_zz, j).sum(axis=0)
-        a, b = SN.reshape(block.L, block.K, -1), self.S_zz[s].reshape(block.L, block.K, -1)
-        return own - np.einsum("lkq,lhq->kh", a, b)
+        own = symmetric.mirrored(self.S_zz)[:, s]
+        NS = symmetric.times(self._half_inverse(), own)
+        a, b = own.T.reshape(block.L, block.K, -1), NS.T.reshape(block.L, block.K, -1)
+        return self._level_blocks(self.S_zz, j).sum(axis=0) - np.einsum("lkq,lhq->kh", a, b)
 
     def _right_hand_sides(self) -> tuple[np.ndarray, list[np.ndarray]]:
         """Z_1'V^-1M (m, K1, L1) and Z_j'V^-1M (m, K_j, L_j) of the trailing factors."""
-        NS = self._inverse() @ self.S_zM
+        NS = symmetric.times(self._half_inverse(), self.S_zM)
         lead = self.R1 - small.left(self.T_inv, self.kernel.coupling.times(NS))
-        return lead, self.kernel.split(self.S_zM - self.S_zz @ NS)
+        return lead, self.kernel.split(self.S_zM - symmetric.times(self.S_zz, NS))
 
     def _join(self, parts: list[np.ndarray]) -> np.ndarray:
         """Per trailing factor (r, K, L) -> (q_t, r)."""
@@ -194,10 +245,8 @@ class CrossedFactor:
         prof, p = self.profile, self.kernel.A.p
         R_lead, R_tail = self._right_hand_sides()
         R = [R_lead, *R_tail]
-        Q = self.kernel.eliminator.spread(self._inverse())
-        TQ = small.left(self.T_inv, Q)  # rows are the first index of Q (symmetric)
-        TQT = small.left(self.T_inv, TQ.transpose(1, 0, 2))
-        W = [(self.W1 - TQT).sum(axis=2), *(self._tail_W(j) for j in range(len(self.Lambda)))]
+        lead = self.W1.sum(axis=2) - self.kernel.eliminator.traces(self.T_inv, self._half_inverse())
+        W = [lead, *(self._tail_W(j) for j in range(len(self.Lambda)))]
         G, directions = [], []
         for j, (Wj, Rj) in enumerate(zip(W, R, strict=True)):
             Rt = whitened(prof, Rj)
@@ -217,8 +266,10 @@ class CrossedFactor:
         ft = self._join(F[1:])
         Cf = kernel.coupling.times(ft)
         s1 = small.left(self.W1, F[0]) + small.left(self.T_inv, Cf)
-        st = kernel.coupling.transpose_times(small.left(self.T_inv.transpose(1, 0, 2), F[0])) + self.S_zz @ ft
-        quad = F[0].reshape(r, -1) @ s1.reshape(r, -1).T + ft.T @ st - st.T @ (self._inverse() @ st)
+        st = kernel.coupling.transpose_times(small.left(self.T_inv.transpose(1, 0, 2), F[0]))
+        st += symmetric.times(self.S_zz, ft)
+        quad = F[0].reshape(r, -1) @ s1.reshape(r, -1).T + ft.T @ st
+        quad -= st.T @ symmetric.times(self._half_inverse(), st)
         RF = sum(Rj.reshape(len(Rj), -1) @ f.reshape(r, -1).T for Rj, f in zip(R, F, strict=True))
         white = prof.LS_inv @ RF
         e = white[p] * (prof.per_rss * prof.rss) ** 0.5
@@ -229,12 +280,12 @@ class CrossedFactor:
         """(Sigma^-1 + Z'Z)^-1 R, per block (r, K, L) in and out, leading block first."""
         C = self.kernel.coupling
         KR = small.left(self.K1, R[0])
-        tail = self._inverse() @ (self._join(R[1:]) - C.transpose_times(KR))
+        tail = symmetric.times(self._half_inverse(), self._join(R[1:]) - C.transpose_times(KR))
         return [KR - small.left(self.K1, C.times(tail)), *self.kernel.split(tail)]
 
     def conditional(self) -> list[np.ndarray]:
         """(K, K, L) diagonal blocks of (Sigma^-1 + Z'Z)^-1, per block."""
-        N = self._inverse()
+        N = self._half_inverse()
         Q = self.kernel.eliminator.spread(N)
         KQ = small.left(self.K1, Q)
         lead = self.K1 + small.left(self.K1, KQ.transpose(1, 0, 2))

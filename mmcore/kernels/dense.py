@@ -60,15 +60,18 @@ class Dense:
             out.append(own[levels, :, levels, :].transpose(1, 2, 0))
         return out
 
-    def cross_norms(self) -> dict[tuple[int, int], np.ndarray]:
-        """(K_j, K_i) per pair of blocks j < i: squared Frobenius norms of Z_ja'Z_ib."""
+    def cross_moments(self, A: list[np.ndarray]) -> dict[tuple[int, int], tuple[np.ndarray, np.ndarray]]:
+        """Per ordered pair of blocks (j, k), two (K_j, K_k, L_j) arrays: for effect a of level l of j and effect b
+        of k, sums over the levels m of k of c_m^2 and of c_m A_j[:, a, l]'A_k[:, b, m], c_m = Z_jal'Z_kbm.
+        """
         out = {}
         for j, b in enumerate(self.blocks):
-            for i in range(j + 1, len(self.blocks)):
-                d = self.blocks[i]
-                rows, columns = (slice(self.starts[h], self.starts[h + 1]) for h in (j, i))
-                squares = np.square(self.products[rows, columns]).reshape(b.L, b.K, d.L, d.K)
-                out[j, i] = squares.sum(axis=(0, 2))
+            for k, d in enumerate(self.blocks):
+                if j != k:
+                    rows, columns = (slice(self.starts[h], self.starts[h + 1]) for h in (j, k))
+                    c = self.products[rows, columns].reshape(b.L, b.K, d.L, d.K)
+                    dots = np.einsum("lamb,pbm,pal->abl", c, A[k], A[j], optimize=b.L * d.L > 500)
+                    out[j, k] = np.square(c).sum(axis=2).transpose(1, 2, 0), dots
         return out
 
     def split(self, rows: np.ndarray) -> list[np.ndarray]:

@@ -31,8 +31,8 @@ class Fixed:
         """No blocks."""
         return []
 
-    def cross_norms(self) -> dict[tuple[int, int], np.ndarray]:
-        """No blocks."""
+    def cross_moments(self, A: list[np.ndarray]) -> dict[tuple[int, int], tuple[np.ndarray, np.ndarray]]:
+        """No pairs of blocks."""
         return {}
 
 

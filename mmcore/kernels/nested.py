@@ -58,9 +58,20 @@ class Nested:
         """(K, K, L) per block: Z_j'Z_j of every level."""
         return self.D
 
-    def cross_norms(self) -> dict[tuple[int, int], np.ndarray]:
-        """(K_j, K_i) per pair of blocks j < i: squared Frobenius norms of Z_ja'Z_ib."""
-        return {pair: np.square(B).sum(axis=2).T for pair, B in self.coupling.items()}
+    def cross_moments(self, A: list[np.ndarray]) -> dict[tuple[int, int], tuple[np.ndarray, np.ndarray]]:
+        """Per ordered pair of blocks (j, k), two (K_j, K_k, L_j) arrays: for effect a of level l of j and effect b
+        of k, sums over the levels m of k of c_m^2 and of c_m A_j[:, a, l]'A_k[:, b, m], c_m = Z_jal'Z_kbm.
+        """
+        out = {}
+        for (j, i), B in self.coupling.items():
+            parent, squares = self.parents[j, i], np.square(B)
+            dots = B * np.einsum("pbl,pal->bal", A[i][:, :, parent], A[j])
+            out[j, i] = squares.transpose(1, 0, 2), dots.transpose(1, 0, 2)
+            out[i, j] = (
+                _sum_children(squares, parent, self.blocks[i].L),
+                _sum_children(dots, parent, self.blocks[i].L),
+            )
+        return out
 
 
 def _mul(B: np.ndarray, C: np.ndarray) -> np.ndarray:

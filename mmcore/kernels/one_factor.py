@@ -41,7 +41,7 @@ class OneFactor:
         """(K, K, L) per block: Z_j'Z_j of every level."""
         return [self.U[: self.block.K]]
 
-    def cross_norms(self) -> dict[tuple[int, int], np.ndarray]:
+    def cross_moments(self, A: list[np.ndarray]) -> dict[tuple[int, int], tuple[np.ndarray, np.ndarray]]:
         """No pairs of blocks."""
         return {}
 
