@@ -321,7 +321,9 @@ def _text(column: pd.Series) -> dict[str, Any]:
 
 
 def _value(part: Mapping[str, Any], labels: list[tuple[str, ...]]) -> Value:
-    return Value(labels[int(part["labels"][0])], np.asarray(part["values"], dtype=np.float64))
+    values = np.asarray(part["values"], dtype=np.float64)
+    values = np.where(np.isnan(values), np.nan, values)  # 0/0 in R has a sign that text does not carry
+    return Value(labels[int(part["labels"][0])], values)
 
 
 def _missing(part: Mapping[str, Any]) -> Missing:
