@@ -9,6 +9,7 @@ of every variable and hence R's coefficient names.
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from .errors import FormulaError
 
@@ -307,6 +308,7 @@ def strip_parentheses(expr: Expr) -> Expr:
     return expr
 
 
+@lru_cache(maxsize=4096)
 def quote_name(name: str) -> str:
     """`name` as R source: backquoted unless it is a syntactic name."""
     if _SYNTACTIC.match(name) and name not in RESERVED:
