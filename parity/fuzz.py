@@ -22,13 +22,15 @@ from parity.generate import CLASSES, Spec, probe_theta, settled
 from parity.invalid import MISTAKES, invalid_case
 from parity.policy import Policy, default_policy
 from parity.properties import AT_THETA, case_of, violations
-from parity.quantities import Lane
+from parity.quantities import REGISTRY, Lane
 from parity.results import Results
 from parity.run import run_case
+from parity.verdicts import Verdict
 
 INVALID = "invalid"  # the class of models that must be refused
 NAMES: tuple[str, ...] = (*CLASSES, INVALID)
 LEAST, MOST = 1e-18, 1e6  # bounds of what `target` is told
+FLAT = 1e-7  # deviance units: two optima this close, with the same algebra, differ by what the criterion cannot tell
 DEFAULT_EXAMPLES = 320
 
 
@@ -60,6 +62,7 @@ class ClassReport:
     name: str
     examples: int = 0  # different models tried
     not_judged: int = 0  # of these, the reference could not answer
+    flat: int = 0  # comparisons at an optimum that the criterion does not determine to the gate
     verdicts: Counter[str] = field(default_factory=Counter)
     findings: list[Finding] = field(default_factory=list)
     most: float = 0.0  # largest error, as a fraction of its gate
@@ -143,6 +146,7 @@ class Judged:
     finding: Finding | None
     rows: tuple[Row, ...]
     excess: float = 0.0  # largest error as a fraction of its gate
+    flat: int = 0  # differences that a flat criterion explains
 
     @property
     def answered(self) -> bool:
@@ -187,6 +191,7 @@ def _report(name: str, seen: dict[Any, Judged], failing: Sequence[Any]) -> Class
     for drawn, judged in seen.items():
         report.verdicts.update(str(row.verdict) for row in judged.rows)
         report.not_judged += not judged.answered
+        report.flat += judged.flat
         if judged.excess > report.most:
             report.most, report.most_at = judged.excess, describe(drawn)
     if failing:
@@ -222,9 +227,29 @@ def judge_case(plan: Plan, case: Case) -> Judged:
 
 
 def _judged(case: Case, rows: tuple[Row, ...], broken: tuple[str, ...]) -> Judged:
-    bad = tuple(sorted((row for row in rows if row.outcome == "fail"), key=lambda row: -_excess(row)))
-    finding = Finding(case, bad, broken) if bad or broken else None
-    return Judged(finding, rows, max((_excess(row) for row in rows), default=0.0))
+    flat = {id(row) for row in rows if _is_flat(row, rows)}
+    bad = [row for row in rows if row.outcome == "fail" and id(row) not in flat]
+    bad.sort(key=lambda row: -_excess(row))
+    finding = Finding(case, tuple(bad), broken) if bad or broken else None
+    judged = [row for row in rows if id(row) not in flat]
+    return Judged(finding, rows, max((_excess(row) for row in judged), default=0.0), len(flat))
+
+
+def _is_flat(row: Row, rows: tuple[Row, ...]) -> bool:
+    """Whether a difference at the optimum is only where on a flat top each optimiser stopped.
+
+    The deviances agree far within their gate, and at the same theta everything agrees: then theta is not
+    known any better, and neither is what follows from it."""
+    if (
+        row.lane != "optimum"
+        or row.outcome != "fail"
+        or row.deviance_gap is None
+        or abs(row.deviance_gap) > FLAT
+    ):
+        return False
+    of_the_optimum = row.verdict in (Verdict.DISAGREE, Verdict.SINGULAR_DIFFERS)
+    same_algebra = all(other.outcome != "fail" for other in rows if other.lane == "at_theta")
+    return of_the_optimum and same_algebra and REGISTRY[row.quantity].group != "design"
 
 
 def _excess(row: Row) -> float:

@@ -4,7 +4,6 @@ import multiprocessing
 import secrets
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -86,15 +85,15 @@ def _together(
     plan: Plan, classes: tuple[str, ...], engine: str, reference: str, jobs: int
 ) -> Iterator[ClassReport]:
     """Classes in processes, each with its own engines."""
-    bare = replace(plan, engine=None, reference=None)  # type: ignore[arg-type]
+    settings = (plan.examples, plan.seed, plan.properties, plan.derandomize)
     with ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
-        yield from pool.map(partial(_one_class, bare, engine, reference), classes)
+        yield from pool.map(partial(_one_class, engine, reference, settings), classes)
 
 
-def _one_class(plan: Plan, engine: str, reference: str, name: str) -> ClassReport:
+def _one_class(engine: str, reference: str, settings: tuple[int, int, bool, bool], name: str) -> ClassReport:
     sides = load(engine), reference_of(reference)[0]
     with closing([side for side in sides if side is not None]):
-        return next(fuzz(replace(plan, engine=sides[0], reference=sides[1]), [name]))
+        return next(fuzz(Plan(sides[0], sides[1], *settings), [name]))
 
 
 def line_of(report: ClassReport) -> str:
@@ -103,6 +102,7 @@ def line_of(report: ClassReport) -> str:
     said = ", ".join(f"{number} {verdict}" for verdict, number in sorted(odd.items()))
     parts = [f"{report.name:<20} {report.examples:>4} models", f"nearest to a gate {report.most:.1e}"]
     parts += [f"{report.not_judged} not judged"] if report.not_judged else []
+    parts += [f"{report.flat} on a flat criterion"] if report.flat else []
     return ", ".join([*parts, *([said] if said else [])])
 
 

@@ -61,7 +61,7 @@ CLASSES: dict[str, dict[str, object]] = {
     "slope": {"slopes": "x"},
     "two_slopes": {"slopes": "x_z"},
     "factor_slope": {"slopes": "factor", "factor": 3},
-    "doublebar": {"slopes": "x", "correlated": False},
+    "doublebar": {"slopes": "x", "correlated": False, "intercept": True},
     "no_random_intercept": {"slopes": "x", "intercept": False},
     "crossed": {"second": "crossed"},
     "crossed_slope": {"second": "crossed", "slopes": "x"},
@@ -77,7 +77,7 @@ CLASSES: dict[str, dict[str, object]] = {
     "offset": {"offset": True, "weights": "random"},
     "scale_of_x": {"x_exponent": 6, "slopes": "x"},
     "scale_of_y": {"y_exponent": -7},
-    "large_mean": {"y_shift": 5},
+    "large_mean": {"y_shift": 5, "fixed_intercept": True},
     "factors": {"factor": 4, "interaction": True},
     "contrasts": {"factor": 3, "contrasts": "contr.helmert"},
     "missing": {"missing": 2},
@@ -108,6 +108,7 @@ def settled(spec: Spec) -> Spec:
         intercept=spec.intercept or spec.slopes == "none",
         correlated=spec.correlated or spec.slopes in ("none", "factor") or not spec.intercept,
         second_slope=spec.second_slope and spec.second != "none",
+        y_shift=spec.y_shift if spec.fixed_intercept else 0,  # else the random effects would have to carry it
     )  # fmt: skip
 
 
@@ -152,7 +153,7 @@ def probe_theta(spec: Spec, probe: str = "") -> np.ndarray:
     for effects in _lme4_order(spec):
         L = np.array([[rng.uniform(-1.5, 1.5) for _ in effects] for _ in effects])
         L /= np.array([10.0**spec.x_exponent if effect == "x" else 1.0 for effect in effects])[:, None]
-        L *= {"boundary": rng.integers(0, 2, L.shape), "large": 10.0}.get(probe or spec.probe, 1.0)
+        L *= {"boundary": rng.integers(0, 2, L.shape), "large": 5.0}.get(probe or spec.probe, 1.0)
         parts += [L[j:, j] for j in range(len(effects))]
     return np.concatenate(parts)
 

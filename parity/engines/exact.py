@@ -19,7 +19,9 @@ from parity.quantities import NAMES
 from parity.results import Missing, Results, Value
 
 ROWS = 400  # beyond, n x n matrices of balls take too long
-DIGITS = 20
+DIGITS = 40  # of theta; measures of near-singular systems keep fewer
+WIDEST = 1e-13  # relative radius of an enclosure that still is a number
+NOTHING = 1e-28  # absolute radius of one that is zero but for what was rounded
 BITS = 400  # at a given theta
 LEAST_SQUARES = ("fitted_ls", "resid_ls")
 
@@ -61,7 +63,7 @@ class Exact:
             return self._without("unsupported", "a model without fixed effects has no influence on them")
         absent = Missing("unsupported", "not computed here")
         missing = {name: absent for name in quantities if name not in values}
-        held = {name: _value(*values[name]) for name in quantities if name in values}
+        held = {name: _value(name, *values[name]) for name in quantities if name in values}
         return Results(
             self.name, self.version, values=held, missing=missing, singular=singular, converged=True
         )
@@ -85,8 +87,16 @@ def engine() -> Exact:
     return Exact()
 
 
-def _value(labels: Sequence[str], balls: Sequence[Any]) -> Value:
-    return Value(tuple(labels), np.array([float(ball.mid()) for ball in balls]))
+def _value(name: str, labels: Sequence[str], balls: Sequence[Any]) -> Value:
+    from parity.exact.balls import NotEnclosed
+
+    middle = np.array([float(ball.mid()) for ball in balls])
+    radius = np.array([0.0 if ball.is_nan() else float(ball.rad()) for ball in balls])
+    scale = np.max(np.abs(middle[np.isfinite(middle)]), initial=1e-300)
+    allowed = np.maximum(WIDEST * np.maximum(np.abs(np.nan_to_num(middle)), 1e-3 * scale), NOTHING)
+    if not (radius <= allowed).all():
+        raise NotEnclosed(f"{name} is enclosed to {radius.max():.2g} only")
+    return Value(tuple(labels), middle)
 
 
 def _proved(design: Any, case: Case) -> tuple[Mapping[str, Any], bool]:

@@ -1,5 +1,6 @@
 """Deletion refits of a proved fit, each proved in its turn: the model without a row, or without a level."""
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -45,14 +46,15 @@ def row_units(dense: Dense) -> dict[str, list[int]]:
 def deletion_measures(fit: ProvedFit, found: Sequence[Refit], suffix: str) -> dict[str, Labelled]:
     """What the refits say: their estimates, and how far beta, its covariance and the variances moved.
 
-    With b_i, C_i, v_i of refit i, each with its own sigma, and K units: Cook's distance d'C^-1 d / p, MDFFITS
+    With b_i, C_i, v_i of refit i, each with its own sigma: Cook's distance d'C^-1 d / p, MDFFITS
     d'C_i^-1 d / p, COVTRACE |tr(C^-1 C_i) - p|, COVRATIO det C_i / det C, d = b - b_i; RVC v_i / v - 1; and
-    lme4's: -d, -d over the standard errors of the refit, (K - p) / (K p) d'C^-1 d, v_i - v.
+    lme4's: -d, -d over the standard errors of the refit, (K - p) / (K p) d'C^-1 d with K levels, v_i - v.
     """
     at = fit.at
     p, names, components = at.data.p, list(at.data.design.x_names), varcomp(at)
     pairs = [f"{a}|{b}" for a in names for b in names]
-    shrink = arb(len(found) - p) / len(found)
+    families = Counter(_family(refit.unit) for refit in found)
+    shrink = {family: arb(K - p) / K for family, K in families.items()}
     own: dict[str, tuple[Sequence[str], Callable[[Point], list[Ball]]]] = {
         "deletion_criterion": ([""], lambda m: [m.criterion]),
         "deletion_sigma": ([""], lambda m: [m.sigma2.sqrt()]),
@@ -67,10 +69,18 @@ def deletion_measures(fit: ProvedFit, found: Sequence[Refit], suffix: str) -> di
         "rvc": (components[0], lambda m: [_ratio(v, w) - 1 for v, w in _components(at, m)]),
         "dfbeta_lme4": (names, lambda m: _moved(at, m)),
         "dfbetas_lme4": (names, lambda m: _moved_in_errors(at, m)),
-        "cooks_distance_influence_lme4": ([""], lambda m: [_cooks_distance(at, m) * shrink]),
         "dfbeta_varcomp_lme4": (components[0], lambda m: [v - w for v, w in _components(at, m)]),
     }
-    return {f"{name}{suffix}": _collect(found, parts, read) for name, (parts, read) in own.items()}
+    out = {name: _collect(found, parts, read) for name, (parts, read) in own.items()}
+    units, distances = out["cooks_distance_refit"]
+    shrunk = [D * shrink[_family(unit)] for unit, D in zip(units, distances, strict=True)]
+    out["cooks_distance_influence_lme4"] = units, shrunk
+    return {f"{name}{suffix}": value for name, value in out.items()}
+
+
+def _family(unit: str) -> str:
+    """The grouping factor of a unit, "" for rows: lme4's influence() deletes one family at a time."""
+    return unit.partition("|")[0] if "|" in unit else ""
 
 
 def _collect(found: Sequence[Refit], parts: Sequence[str], read: Callable[[Point], list[Ball]]) -> Labelled:
