@@ -37,6 +37,7 @@ class Gate(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     measure: Measure | None = None  # None: the quantity's own
     kinds: tuple[Kind, ...] = ()  # only for these kinds of model, in place of the gate for all of them
     condition: bool = False  # widened by the condition number of the fixed-effects system
+    looser: Text | None = None  # why it is much looser than what calibration proposes
 
 
 class ConditionRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

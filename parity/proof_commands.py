@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from parity.usage import Infrastructure, chosen_cases, mistakes
+from parity.usage import Infrastructure, chosen_cases, closing, mistakes
 
 # What is heavy is imported by the commands that need it: `--help` answers at once.
 
@@ -137,4 +137,54 @@ def replay(wanted: str, engine_name: str, reference_name: str) -> None:
         sys.exit(run_replay(wanted, engine_name, reference_name, echo=click.echo))
 
 
-COMMANDS = (certify, fuzz, mutants, replay)
+@click.command()
+@click.option(
+    "--models", type=click.IntRange(1), default=64, show_default=True, help="Made-up models to measure on."
+)
+@click.option("--seed", type=int, default=1, show_default=True)
+@click.option("--check", is_flag=True, help="Only hold the gates against what was measured; needs no R.")
+@click.option("--write", is_flag=True, help="Keep what is measured as parity/calibration.json.")
+def calibrate(models: int, seed: int, check: bool, write: bool) -> None:
+    """Measure how far R is from itself, and propose gates. Exit code 1 if a gate is looser without a reason."""
+    from parity import calibrate as calibration
+    from parity.engine import load
+    from parity.policy import default_policy
+
+    policy = default_policy()
+    with mistakes():
+        if check:
+            try:
+                measured = calibration.read_calibration()
+            except calibration.CalibrationError as error:
+                raise Infrastructure(str(error)) from error
+        else:
+            live = load("live")
+            with closing([live]):
+                measured = calibration.calibrate(live, models, seed)
+            if write:
+                calibration.write_calibration(measured)
+    if not check:
+        for row in measured.noise:
+            gate = policy.gates.get((row.lane, row.quantity))
+            now = "" if gate is None else f"{gate.value:g}" + (f" ({gate.measure})" if gate.measure else "")
+            click.echo(
+                f"{row.lane:<9} {row.quantity:<32} median {row.median:<8.1e} largest {row.largest:<8.1e} "
+                f"proposed {row.proposed:<8g} gate {now}"
+            )
+        click.echo(
+            f"{measured.models} models, {measured.singular} singular or failed left out; {measured.versions}"
+        )
+    loose, tight = calibration.loose_gates(policy, measured), calibration.tight_gates(policy, measured)
+    for gate_ in loose:
+        click.echo(f"LOOSE {gate_}")
+    for gate_ in tight:
+        click.echo(
+            f"TIGHT {gate_.lane} / {gate_.quantity}: {gate_.gate:g} is below R's own spread {gate_.proposed:g}"
+        )
+    click.echo(
+        f"{len(loose)} gates looser than measured without a reason, {len(tight)} tighter than R is with itself"
+    )
+    sys.exit(int(bool(loose)))
+
+
+COMMANDS = (calibrate, certify, fuzz, mutants, replay)

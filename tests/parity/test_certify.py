@@ -18,7 +18,7 @@ from parity.exact.balls import NotEnclosed, cholesky, precision
 from parity.exact.lmm import NotCertifiable, Point, Products, charts_at, parameters
 from parity.exact.newton import complementarity, krawczyk, proved_minimum
 from parity.exact.prove import prove
-from parity.quantities import NAMES
+from parity.quantities import NAMES, REGISTRY, of_kind
 from parity.resources import certified_dir
 from parity.run import run
 
@@ -43,7 +43,9 @@ def test_certificates_cover_what_was_promised():
 
 
 def test_certificates_hold_the_registry():
-    assert certify.not_certified() == ("fitted_ls", "resid_ls")
+    """All but least squares within groups, which has no theta in it."""
+    of_groups = ("ranef_ls", "ranef_ls_std", "compare_eb_ls", "fitted_ls", "resid_ls")
+    assert set(certify.not_certified()) & set(of_kind("lmm")) == set(of_groups)
 
 
 @pytest.mark.parametrize("name", STORED)
@@ -71,7 +73,7 @@ def test_numbers_have_25_digits(name):
 def test_small_models_have_every_deletion():
     found = STORED["pastes_nested_reml"]
     assert len(found.labels("deletion_fixef")) == 60
-    assert len(found.labels("deletion_theta_group")) == 2 * (30 + 10)
+    assert len(found.labels("deletion_varcomp_group")) == 3 * (30 + 10)
     assert np.isfinite(found.doubles("cooks_distance_refit_group")).all()
 
 
@@ -210,15 +212,16 @@ def test_criterion_is_the_literal_one():
 # --- the engine and its lane --------------------------------------------------------------------------
 
 
-def test_mmcore_has_nine_digits_of_everything():
-    report = run(
-        [found.case for found in STORED.values()], load("mmcore"), [load("certified")], lanes=["certified"]
-    )
-    assert report.exit_code == 0
+def test_mmcore_has_six_digits_of_everything():
+    cases = [found.case for found in STORED.values()]
+    report = run(cases, load("mmcore"), [load("certified")], lanes=["certified"])
+    assert report.exit_code == 0, report.headline
     judged = [row for row in report.rows if row.digits is not None]
-    assert len(judged) > 1400
+    assert len(judged) > 2000
     worst = min(judged, key=lambda row: row.digits)
-    assert worst.digits > 9, f"{worst.case} {worst.quantity}: {worst.digits}"
+    assert worst.digits > 6, f"{worst.case} {worst.quantity}: {worst.digits}"
+    at_the_top = [row for row in judged if row.quantity in ("criterion", "fixef")]
+    assert min(row.digits for row in at_the_top) > 9
 
 
 @pytest.mark.live
@@ -236,7 +239,10 @@ def test_lme4_has_six_digits_of_everything():
     finally:
         live.close()
     assert report.exit_code == 0, report.headline
-    assert min(row.digits for row in report.rows if row.digits is not None) > 6
+    digits = [
+        row.digits for row in report.rows if row.digits is not None and not REGISTRY[row.quantity].refits
+    ]
+    assert min(digits) > 6
 
 
 def test_no_start_of_mmcore_leads_below_a_certified_criterion():

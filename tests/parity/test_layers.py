@@ -12,7 +12,7 @@ PARITY = (
     "resources", "chart", "generate", "case", "results", "quantities", "engine", "verdicts", "policy", "known",
     "measures", "properties", "invalid", "compare", "run", "fuzz", "rvalues", "rcall", "rscript", "rworker",
     "exact", "certify", "estimates", "isolated", "engines", "record", "references", "report", "check", "bundle",
-    "mutants", "doctor", "usage", "bench", "site", "fuzzing", "proof_commands", "cli", "__main__",
+    "calibrate", "mutants", "doctor", "usage", "bench", "site", "fuzzing", "proof_commands", "cli", "__main__",
 )  # fmt: skip
 REPORT = ("text", "table", "machine", "markdown", "page")
 
