@@ -143,7 +143,7 @@ class _Zeros:
 
     name, version = "zeros", "0"
     capabilities = frozenset(
-        {"lm", "lmm", "weights", "offset", "contrasts", "at_theta", "optimum", "all_quantities"}
+        {"lm", "lmm", "glm", "glmm", "weights", "offset", "contrasts", "at_theta", "optimum", "all_quantities"}
     )
 
     def __init__(self, reference):
