@@ -32,6 +32,7 @@ CALIBRATION_FILE = Path(__file__).resolve().parent / "calibration.json"
 SCHEMA = 1
 MARGIN = 5.0  # proposed gate over the largest difference seen
 LOOSE = 30.0  # a gate this much looser than the proposal must say why
+ROUNDING = 1e-11
 FLOORS: dict[Lane, float] = {"at_theta": 1e-10, "optimum": 1e-7, "default": 1e-5}
 MODELS = 64
 USED = (  # classes of ordinary models: noise is measured where numbers are determined
@@ -148,10 +149,12 @@ def _noise(lane: Lane, quantity: str, seen: Sequence[tuple[float, Spec]]) -> Noi
 
 
 def proposal(lane: Lane, quantity: str, largest: float) -> float:
-    """Five times the largest difference, rounded up to 1, 2 or 5; at least the lane's floor, 0 for exact numbers."""
-    if REGISTRY[quantity].measure == "exact" and largest == 0:
-        return 0.0
-    wanted = max(FLOORS[lane], MARGIN * largest)
+    """Five times the largest difference, rounded up to 1, 2 or 5; at least the lane's floor.
+
+    Of the design nothing depends on an optimiser: there the floor is rounding.
+    """
+    floor = ROUNDING if REGISTRY[quantity].measure == "exact" else FLOORS[lane]
+    wanted = max(floor, MARGIN * largest)
     power = 10.0 ** math.floor(math.log10(wanted))
     return float(
         f"{next(step for step in (1, 2, 5, 10) if step * power >= wanted * (1 - 1e-12)) * power:.3g}"
