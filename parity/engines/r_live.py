@@ -25,7 +25,9 @@ from parity.rworker import open_workers, r_environment
 
 TIMEOUT = 900.0  # seconds that one case may take in R
 ALL_REFITS_TIMEOUT = 6 * 3600.0  # the same where every deletion is refitted
-REFITS = 5000  # refits of a family (all rows, or the levels of one factor) times rows (125 at least) made unasked
+REFITS = (
+    5000  # refits of a family (all rows, or the levels of one factor) times rows (125 at least) made unasked
+)
 HLMDIAG = tuple(
     name
     for name in NAMES

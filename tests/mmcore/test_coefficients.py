@@ -261,7 +261,9 @@ def test_generalised_models_one_step_and_refits():
     counts = mm.glm("incidence ~ period", data, family="poisson")
     # R 4.2.2, stats: cooks.distance(glm), hatvalues, rstudent
     assert_allclose(mm.cooks_distance(counts)[:3], [0.02009451322, 0.05438565957, 0.18639052438], rtol=1e-7)
-    assert_allclose(mm.cooks_distance(counts), mm.cooks_distance(counts, kind="plugin"), rtol=1e-9, atol=1e-20)
+    assert_allclose(
+        mm.cooks_distance(counts), mm.cooks_distance(counts, kind="plugin"), rtol=1e-9, atol=1e-20
+    )
     assert_allclose(mm.hatvalues(counts)[:3], [0.06666666667, 0.07142857143, 0.07142857143], rtol=1e-7)
     assert_allclose(mm.rstudent(counts)[:3], [-1.170319153, 1.434333626, 2.404716697], rtol=1e-7)
     gamma = mm.glm("I(incidence + 1) ~ period", data, family="Gamma", link="log")

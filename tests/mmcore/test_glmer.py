@@ -472,7 +472,9 @@ def test_latent_correlations_and_design_effects(cbpp_fit):
     counts = mm.glmer("yp ~ 1 + (1 | g)", data, family="poisson")
     v, m = counts.varcorr["g"].cov[0, 0], np.exp(counts.beta[0] + 0.5 * counts.varcorr["g"].cov[0, 0])
     for distribution, residual in (("lognormal", np.log(1 + 1 / m)), ("delta", 1 / m), ("unit", 1.0)):
-        assert_allclose(mm.icc(counts, distribution=distribution).adjusted["g"], v / (v + residual), rtol=1e-12)
+        assert_allclose(
+            mm.icc(counts, distribution=distribution).adjusted["g"], v / (v + residual), rtol=1e-12
+        )
     gamma = mm.glmer("yg ~ 1 + (1 | g)", data, family="Gamma", link="log")
     v = gamma.varcorr["g"].cov[0, 0]
     assert_allclose(mm.icc(gamma, distribution="delta").adjusted["g"], v / (v + gamma.dispersion), rtol=1e-12)

@@ -143,7 +143,18 @@ class _Zeros:
 
     name, version = "zeros", "0"
     capabilities = frozenset(
-        {"lm", "lmm", "glm", "glmm", "weights", "offset", "contrasts", "at_theta", "optimum", "all_quantities"}
+        {
+            "lm",
+            "lmm",
+            "glm",
+            "glmm",
+            "weights",
+            "offset",
+            "contrasts",
+            "at_theta",
+            "optimum",
+            "all_quantities",
+        }
     )
 
     def __init__(self, reference):
