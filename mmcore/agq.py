@@ -63,7 +63,7 @@ class AdaptiveGaussHermite(Laplace):
         super().__init__(*args, **kwargs)
         blocks = self.system.blocks
         if len(blocks) != 1 or blocks[0].K != 1:
-            terms = ", ".join(f"{b.group} ({b.K} effects)" for b in blocks)
+            terms = ", ".join(f"{b.group} ({b.K} effect{'s' * (b.K > 1)})" for b in blocks)
             raise UnsupportedError(
                 "nagq > 1 needs exactly one random-effects term with one effect per level; this model "
                 f"has {terms}. Use nagq=1 (Laplace)"

@@ -105,8 +105,7 @@ def glmer(
     family, link : as in ``glm``. ``gaussian`` with the identity link is a linear mixed model: a warning, and
         ``lmer``.
     nagq : 1 the Laplace approximation; 2 to 100 adaptive Gauss-Hermite points, for one random effect per
-    level
-        of one factor and a known dispersion; 0 the fixed effects at the joint mode (fast, biased).
+        level of one factor and a known dispersion; 0 the fixed effects at the joint mode (fast, biased).
     start : theta, or ``{"theta": ..., "beta": ...}``.
     control : how hard to try.
 
@@ -114,7 +113,9 @@ def glmer(
     -------
     GeneralizedFit (a Fit)
 
-    Raises ------ FormulaError, DataError, DesignError, UnsupportedError, FitError. Warns ConvergenceWarning,
+    Raises
+    ------
+    FormulaError, DataError, DesignError, UnsupportedError, FitError. Warns ConvergenceWarning,
     SingularWarning, SeparationWarning, MixedModelWarning.
 
     R equivalents: ``lme4::glmer`` with a tolerance of 1e-10 or less in its inner iteration,
