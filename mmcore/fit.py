@@ -166,8 +166,22 @@ class Fit:
 
     @property
     def is_singular(self) -> bool:
-        """True if a diagonal entry of Lambda is below 1e-4 (lme4's isSingular)."""
-        return any(float(np.abs(np.diag(L)).min()) < SINGULAR for L in self.Lambda)
+        """True if a diagonal entry of Lambda vanishes: see ``singular_terms``."""
+        return bool(self.singular_terms())
+
+    def singular_terms(self, tol: float = SINGULAR) -> list[str]:
+        """Names of the terms of which a diagonal entry of Lambda is below ``tol``, as such and times the root mean
+        square of its column of the model matrix.
+
+        lme4's isSingular looks at the entry alone, and so calls the slope of a covariate in small units singular.
+        """
+        out = []
+        for name, term, L in zip(self.varcorr, self.design.terms, self.Lambda, strict=True):
+            small = np.flatnonzero(np.abs(L.diagonal()) < tol)
+            size = [np.sqrt(np.mean(np.square(term.columns[:, k]))) for k in small]
+            if any(abs(L[k, k]) * s < tol for k, s in zip(small, size, strict=True)):
+                out.append(name)
+        return out
 
     @property
     def converged(self) -> bool:
@@ -262,24 +276,43 @@ class Fit:
         return out if self.design.offset is None else out + self.design.offset
 
     @property
+    def fitted_values(self) -> np.ndarray:
+        """(n,) conditional fitted values X beta + Z b + offset of the rows used."""
+        return self.fitted_marginal + self._random_part
+
+    @property
     def fitted(self) -> pd.Series:
-        """Conditional fitted values X beta + Z b + offset, by row label."""
-        return pd.Series(self.fitted_marginal + self._random_part, index=self.design.index, name="fitted")
+        """``fitted_values`` by row label; with ``na_action="exclude"`` NaN where rows were left out."""
+        return self._by_row(self.fitted_values, "fitted")
 
-    def resid(self, type: str = "response", scaled: bool = False) -> pd.Series:
-        """Conditional residuals by row label.
-
-        ``response`` and ``working``: y - fitted. ``pearson`` and ``deviance``: sqrt(weight) (y - fitted).
-        ``scaled`` divides by sigma. As lme4's residuals.merMod; marginal residuals are ``hlm_resid``'s.
-        """
+    def residual_values(self, type: str = "response", scaled: bool = False) -> np.ndarray:
+        """(n,) conditional residuals of the rows used; kinds as in ``resid``."""
         if type not in ("response", "working", "pearson", "deviance"):
             raise UnsupportedError(
                 f"resid(type={type!r}) is not one of 'response', 'pearson', 'deviance', 'working'"
             )
-        values = self.design.y - self.fitted_marginal - self._random_part
+        values = self.design.y - self.fitted_values
         if type in ("pearson", "deviance") and self.design.weights is not None:
             values = values * np.sqrt(self.design.weights)
-        return pd.Series(values / self.sigma if scaled else values, index=self.design.index, name="resid")
+        return values / self.sigma if scaled else values
+
+    def resid(self, type: str = "response", scaled: bool = False) -> pd.Series:
+        """Conditional residuals by row label; with ``na_action="exclude"`` NaN where rows were left out.
+
+        ``response`` and ``working``: y - fitted. ``pearson`` and ``deviance``: sqrt(weight) (y - fitted).
+        ``scaled`` divides by sigma. As lme4's residuals.merMod; marginal residuals are ``hlm_resid``'s. A generalised
+        model has ``pearson`` sqrt(w) (y - mu) / sqrt(V), ``working`` (y - mu) / mu' and as ``deviance`` (R's default
+        there) the signed root of the row's deviance.
+        """
+        return self._by_row(self.residual_values(type, scaled), "resid")
+
+    def _by_row(self, values: np.ndarray, name: str) -> pd.Series:
+        d = self.design
+        if d.na_action != "exclude" or d.rows is None:
+            return pd.Series(values, index=d.index, name=name)
+        full = np.full(d.n_input, np.nan)
+        full[d.rows] = values
+        return pd.Series(full, index=d.source.index, name=name)
 
     @property
     def formula(self) -> str:
@@ -385,7 +418,7 @@ class ChunkedFit(Fit):
         raise self._refuse("solve_V")
 
     @property
-    def fitted(self) -> pd.Series:
+    def fitted_values(self) -> np.ndarray:
         """Not available without rows."""
         raise self._refuse("fitted")
 
@@ -394,7 +427,7 @@ class ChunkedFit(Fit):
         """Not available without rows."""
         raise self._refuse("fitted_marginal")
 
-    def resid(self, type: str = "response", scaled: bool = False) -> pd.Series:
+    def residual_values(self, type: str = "response", scaled: bool = False) -> np.ndarray:
         """Not available without rows."""
         raise self._refuse("resid")
 
@@ -537,12 +570,10 @@ def _warn(fit: Fit) -> Fit:
     if not fit.converged:
         warnings.warn(ConvergenceWarning(fit.status.value), stacklevel=3)
     elif fit.is_singular:
-        names = [
-            n for n, t in zip(fit.varcorr, fit.Lambda, strict=True) if np.abs(np.diag(t)).min() < SINGULAR
-        ]
         warnings.warn(
             SingularWarning(
-                f"boundary (singular) fit: a variance of {', '.join(names)} is zero or a correlation is +-1"
+                f"boundary (singular) fit: a variance of {', '.join(fit.singular_terms())} is zero or a "
+                "correlation is +-1"
             ),
             stacklevel=3,
         )

@@ -171,7 +171,7 @@ class GeneralizedFit(Fit):
     @cached_property
     def pearson_chi2(self) -> float:
         """Sum of squared Pearson residuals."""
-        return float(np.square(self.resid("pearson").to_numpy()).sum())
+        return float(np.square(self.residual_values("pearson")).sum())
 
     @cached_property
     def dispersion(self) -> float:
@@ -398,12 +398,12 @@ class GeneralizedFit(Fit):
         return self.family.link.mu(eta)
 
     @property
-    def fitted(self) -> pd.Series:
-        """Conditional means by row label."""
-        return pd.Series(self.solution.at.mu, index=self.design.index, name="fitted")
+    def fitted_values(self) -> np.ndarray:
+        """(n,) conditional means of the rows used."""
+        return self.solution.at.mu
 
-    def resid(self, type: str = "response", scaled: bool = False) -> pd.Series:
-        """Residuals by row label; R's default for these models is ``deviance``.
+    def residual_values(self, type: str = "response", scaled: bool = False) -> np.ndarray:
+        """(n,) residuals of the rows used; R's default for these models is ``deviance``.
 
         ``response`` y - mu; ``pearson`` sqrt(w) (y - mu) / sqrt(V); ``working`` (y - mu) / mu'; ``deviance``
         the signed root of the row's deviance. ``scaled`` divides by sigma.
@@ -421,7 +421,7 @@ class GeneralizedFit(Fit):
             raise UnsupportedError(
                 f"resid(type={type!r}) is not one of 'response', 'pearson', 'deviance', 'working'"
             )
-        return pd.Series(values / self.sigma if scaled else values, index=self.design.index, name="resid")
+        return values / self.sigma if scaled else values
 
     def coefficients(self) -> pd.DataFrame:
         """Estimate, Std. Error, z (or t where the dispersion is estimated) and two-sided p-value per

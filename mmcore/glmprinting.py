@@ -60,7 +60,7 @@ def _fixed(fit: GeneralizedFit) -> str:
     aic = f"AIC: undefined, {fit.likelihood_note}" if fit.likelihood_note else f"AIC: {fit.aic:.2f}"
     parts = [
         f"Generalized linear model, family {fit.family.label()}\nFormula: {fit.formula}",
-        f"Deviance residuals:\n{quantile_text(fit.resid('deviance').to_numpy())}",
+        f"Deviance residuals:\n{quantile_text(fit.residual_values('deviance'))}",
     ]
     if fit.design.p:
         parts.append(f"Coefficients:\n{coefficient_text(fit.coefficients())}")
@@ -86,7 +86,7 @@ def _mixed(fit: GeneralizedFit) -> str:
         f"Generalized linear mixed model fit by maximum likelihood ({method})\n"
         f"Family: {fit.family.label()}\nFormula: {fit.formula}",
         criteria,
-        f"Scaled residuals:\n{quantile_text(fit.resid('pearson', scaled=True).to_numpy())}",
+        f"Scaled residuals:\n{quantile_text(fit.residual_values('pearson', scaled=True))}",
         f"Random effects:\n{random_table(fit)}\nNumber of obs: {fit.nobs}, groups:  {groups}",
     ]
     if fit.design.p:

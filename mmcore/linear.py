@@ -102,7 +102,7 @@ class LinearFit(Fit):
         """Text in the layout of R's summary() of an lm."""
         parts = [
             f"Linear model\nFormula: {self.formula}",
-            f"Residuals:\n{quantile_text(self.resid('pearson').to_numpy())}",
+            f"Residuals:\n{quantile_text(self.residual_values('pearson'))}",
         ]
         if self.design.p:
             parts.append(f"Coefficients:\n{coefficient_text(self.coefficients())}")

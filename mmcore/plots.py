@@ -77,7 +77,7 @@ def plot_resid(fit: Fit, type: str = "pearson", *, ax: Axes | None = None, smoot
     :func:`resid_conditional`.
     """
     ax = _axes(ax)
-    x, y = fit.fitted.to_numpy(), resid_conditional(fit, type).dropna().to_numpy()
+    x, y = fit.fitted_values, resid_conditional(fit, type).dropna().to_numpy()
     ax.axhline(0.0, color=GREY, lw=1)
     ax.plot(x, y, "o", ms=4, mfc="none", mec=BLUE, alpha=_alpha(len(x)))
     if smooth and len(x) >= 20:

@@ -108,7 +108,7 @@ def _criterion_lines(fit: Fit) -> str:
 
 
 def _residual_lines(fit: Fit) -> str:
-    scaled = fit.resid("pearson", scaled=True).to_numpy()
+    scaled = fit.residual_values("pearson", scaled=True)
     quantiles = significant(np.quantile(scaled[np.isfinite(scaled)], [0, 0.25, 0.5, 0.75, 1]))
     head = ["Min", "1Q", "Median", "3Q", "Max"]
     return "Scaled residuals:\n" + format_columns(head, [[x] for x in quantiles], left=0)

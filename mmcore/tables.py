@@ -167,7 +167,7 @@ def augment(fit: Fit) -> pd.DataFrame:
     """
     frame = model_frame(fit)
     columns = {
-        ".fitted": fit.fitted.to_numpy(), ".resid": fit.resid("response").to_numpy(),
+        ".fitted": fit.fitted_values, ".resid": fit.residual_values("response"),
     }  # fmt: skip
     if fit.design.terms:
         columns[".fixed"] = fit.fitted_marginal
@@ -181,5 +181,5 @@ def augment(fit: Fit) -> pd.DataFrame:
 
 def _standardized(fit: Fit) -> pd.Series:
     with np.errstate(invalid="ignore", divide="ignore"):
-        pearson = pd.Series(fit.resid("pearson").to_numpy(), index=fit.design.index)
+        pearson = pd.Series(fit.residual_values("pearson"), index=fit.design.index)
         return pearson / (fit.sigma * np.sqrt(1.0 - hatvalues(fit).reindex(pearson.index)))

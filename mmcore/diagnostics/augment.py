@@ -147,8 +147,8 @@ def hlm_resid(
 def _row_residuals(fit: Fit, standardize: bool | str, include_ls: bool) -> pd.DataFrame:
     std = standardize is True
     columns = {
-        ".std.resid" if std else ".resid": fit.resid("pearson", scaled=True) if std else fit.resid(),
-        ".fitted": fit.fitted,
+        ".std.resid" if std else ".resid": fit.residual_values("pearson" if std else "response", std),
+        ".fitted": fit.fitted_values,
     }
     if include_ls:
         fits = row_fits(fit)

@@ -13,11 +13,12 @@ __all__ = ["RandomEffectsPCA", "is_singular", "re_pca"]
 
 
 def is_singular(fit: Fit, tol: float = SINGULAR) -> bool:
-    """Whether a diagonal entry of a relative covariance factor is below ``tol``: lme4's isSingular.
+    """Whether a diagonal entry of a relative covariance factor is below ``tol``: lme4's isSingular, blind to units.
 
-    A variance is then zero, or a correlation +-1; :func:`re_pca` tells in which direction.
+    A variance is then zero, or a correlation +-1; :func:`re_pca` tells in which direction and
+    :meth:`~mmcore.Fit.singular_terms` in which terms.
     """
-    return any(float(np.abs(np.diag(L)).min()) < tol for L in fit.Lambda)
+    return bool(fit.singular_terms(tol))
 
 
 @dataclass(frozen=True, slots=True)

@@ -61,11 +61,11 @@ def glm_rows(fit: GeneralizedFit) -> GlmRows:
     root = np.linalg.solve(s.R, np.linalg.inv(L).T) if len(QW) else L
     hat = np.square(half).sum(axis=0)
     hat = np.where(hat > ONE, 1.0, hat)
-    deviance = fit.resid("deviance").to_numpy()
+    deviance = fit.residual_values("deviance")
     with np.errstate(invalid="ignore", divide="ignore"):
         left = (deviance**2).sum() - np.where(hat < 1.0, deviance**2 / (1.0 - hat), 0.0)
         sigma = np.sqrt(np.maximum(left, 0.0) / (fit.df_resid - 1))
-    return GlmRows(fit, half, root, hat, fit.resid("pearson").to_numpy(), deviance, sigma)
+    return GlmRows(fit, half, root, hat, fit.residual_values("pearson"), deviance, sigma)
 
 
 def _divide(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -83,7 +83,7 @@ def rstandard(fit: Fit, type: str = "deviance") -> pd.Series:
     if type not in ("deviance", "pearson"):
         raise UnsupportedError(f"rstandard(type={type!r}) is not 'deviance' or 'pearson'")
     h = hatvalues(fit).to_numpy()
-    values = fit.resid(type, scaled=True).to_numpy()
+    values = fit.residual_values(type, scaled=True)
     return by_row(fit, _divide(values, np.sqrt(np.maximum(1.0 - h, 0.0))), "rstandard")
 
 

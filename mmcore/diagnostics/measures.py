@@ -104,7 +104,7 @@ def _plugin(fit: Fit, level: Hashable, delete: Any) -> pd.Series:
         raise UnsupportedError(
             "kind='plugin' is defined for single rows (level=1) only; use kind='marginal' for groups and sets"
         )
-    return by_row(fit, plugin_cooks_distance(marginal(fit), fit.resid("pearson").to_numpy()), "cooksd")
+    return by_row(fit, plugin_cooks_distance(marginal(fit), fit.residual_values("pearson")), "cooksd")
 
 
 def _refit(fit: Fit, level: Hashable, delete: Any, name: str) -> Any:

@@ -33,11 +33,11 @@ def resid_conditional(fit: Fit, type: str = "raw") -> pd.Series:
     HLMdiag's resid_conditional, with prior weights honoured. ``studentized`` is lme4's rstudent. NaN where
     the leverage is 1. Marginal residuals: :func:`resid_marginal`.
     """
-    e = fit.resid("response").to_numpy()
+    e = fit.residual_values("response")
     if type == "raw":
         return by_row(fit, e, "resid")
     if type in ("pearson", "cholesky"):
-        return by_row(fit, fit.resid("pearson", scaled=True).to_numpy(), "resid")
+        return by_row(fit, fit.residual_values("pearson", scaled=True), "resid")
     if type == "studentized":
         return by_row(fit, _studentized(marginal(fit)), "resid")
     raise _unknown(type)
@@ -53,7 +53,7 @@ def rstudent(fit: Fit) -> pd.Series:
     """
     ws = marginal(fit)
     P = np.where(ws.P > 0, ws.P, np.nan)
-    d, r = (fit.resid(type).to_numpy() for type in ("deviance", "pearson"))
+    d, r = (fit.residual_values(type) for type in ("deviance", "pearson"))
     value = np.sign(d) * np.sqrt(d**2 + (1.0 - P) * r**2 / P)
     if fit.design.terms or _fixed_dispersion(fit):
         return by_row(fit, value / fit.sigma, "rstudent")

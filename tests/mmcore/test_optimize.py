@@ -128,7 +128,7 @@ def polished_lmer(workers, formula, frame, reml=True):
     return float(np.asarray(reply.value["values"]["criterion"]["values"])[0])
 
 
-# --- starts ---------------------------------------------------------------------------------------------------
+# --- starts -------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -187,7 +187,7 @@ def test_a_wrong_start_is_refused():
         mm.lmer("Reaction ~ Days + (Days | Subject)", sleep, start=[1.0])
 
 
-# --- boundaries and saddles -------------------------------------------------------------------------------------
+# --- boundaries and saddles ---------------------------------------------------------------------------------
 
 
 def test_a_zero_scale_is_stationary_but_no_optimum():
@@ -263,7 +263,7 @@ def test_known_sigma():
     assert other.criterion > free.criterion
 
 
-# --- limits -----------------------------------------------------------------------------------------------------
+# --- limits -------------------------------------------------------------------------------------------------
 
 
 def test_an_iteration_limit_is_told():
