@@ -252,7 +252,7 @@ def _measured_row(pair: Pair, quantity: Quantity, got: np.ndarray, want: Value, 
     error = errors(measure, got, want, quantity.unit, scale)
     both = ~np.isnan(error) & ~(np.isnan(want.values) & ~np.isnan(got))
     worst = int(np.argmax(np.where(both, error, -1.0)))
-    allowed = pair.policy.allowed(gate, scale.condition)
+    allowed = pair.policy.allowed(gate, scale.condition_of(quantity))
     row = _row(
         pair, quantity.name, Verdict.AGREE,
         label=want.labels[worst], got=float(got[worst]), want=float(want.values[worst]),
@@ -289,7 +289,7 @@ def _agreement(pair: Pair, quantity: Quantity, row: Row, scale: Scales) -> tuple
     """`agree`, or in lane default `agree_within_r_noise` where only R's noise covers the error."""
     if pair.lane == "default":
         strict = pair.policy.gate("optimum", quantity.name, pair.case.kind)
-        if row.error is not None and row.error > pair.policy.allowed(strict, scale.condition):
+        if row.error is not None and row.error > pair.policy.allowed(strict, scale.condition_of(quantity)):
             return Verdict.AGREE_WITHIN_R_NOISE, f"beyond the gate {strict.value:g} for the polished optimum"
     return Verdict.AGREE, ""
 
@@ -398,7 +398,7 @@ def _if_confirmed(pair: Pair, row: Row, scale: Scales, excess: float) -> Row:
     there = scales(pair.witness, pair.policy)
     error = errors(gate.measure or quantity.measure, _aligned(got, value), value, quantity.unit, there)
     worst = float(np.max(np.where(np.isnan(error), np.inf, error)))
-    if worst <= pair.policy.allowed(gate, scale.condition):
+    if worst <= pair.policy.allowed(gate, scale.condition_of(quantity)):
         return replace(row, verdict=Verdict.BETTER_THAN_REFERENCE, message=_joined(row.message, note))
     note = f"{note}, but the value differs by {worst:.3g} there as well"
     return replace(row, message=_joined(row.message, note))

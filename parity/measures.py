@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from parity.policy import Policy
-from parity.quantities import Measure, Unit
+from parity.quantities import Measure, Quantity, Unit
 from parity.results import Results, Value
 
 DIGITS = 15.0  # a double carries no more
@@ -23,8 +23,14 @@ class Scales:
     sd_y: float  # standard deviation of the response; 0 where the reference has none
     se: Mapping[str, float]  # standard error of each fixed effect
     condition: float  # condition number of X'V^-1X with unit diagonal; 1 where not known
+    location: float  # max |y| / sd(y): y itself lacks that many digits
+    deletion: float  # largest COVRATIO: how much worse the system of the rows left can be
     floor: float  # smallest scale, as a fraction of the natural one
     zero: float  # relative variance that counts as zero
+
+    def condition_of(self, quantity: Quantity) -> float:
+        """By how much the rounding of the data can grow in a quantity."""
+        return self.condition * self.location * (self.deletion if quantity.group == "influence" else 1.0)
 
     def natural(self, unit: Unit) -> float:
         """The size of ordinary numbers of a unit."""
@@ -35,10 +41,14 @@ def scales(reference: Results, policy: Policy) -> Scales:
     """The yardsticks that a reference provides."""
     y = reference.values.get("y_response")
     se = reference.values.get("se_fixef")
+    sd_y = float(np.std(y.values, ddof=1)) if y is not None and len(y.values) > 1 else 0.0
+    location = float(np.abs(y.values).max()) / sd_y if y is not None and sd_y > 0 else 1.0
     return Scales(
-        sd_y=float(np.std(y.values, ddof=1)) if y is not None and len(y.values) > 1 else 0.0,
+        sd_y=sd_y,
         se=dict(zip(se.labels, se.values.tolist(), strict=True)) if se is not None else {},
         condition=_condition(reference.values.get("vcov_fixef")),
+        location=max(1.0, location),
+        deletion=_deletion(reference),
         floor=policy.scale.floor,
         zero=policy.singular.threshold,
     )
@@ -143,6 +153,12 @@ def _standard(label: str, sizes: Mapping[str, float]) -> float:
             if row is not None and column is not None:
                 return (row * column) ** 0.5
     raise ValueError(f"the covariance entry {label!r} has no variances to be measured with")
+
+
+def _deletion(reference: Results) -> float:
+    found = [reference.values.get(name) for name in ("covratio_marginal", "covratio_marginal_group")]
+    ratios = np.concatenate([v.values for v in found if v is not None] or [np.ones(1)])
+    return float(np.max(ratios[np.isfinite(ratios)], initial=1.0))
 
 
 def _condition(vcov: Value | None) -> float:

@@ -224,7 +224,7 @@ def _differences(a: Results, b: Results, skip: tuple[str, ...] = (), only: tuple
         row = REGISTRY[name]
         error = errors(row.measure, got, value, row.unit, scale)
         gate = policy.gates.get(("at_theta", name))
-        allowed = max(SLACK * (policy.allowed(gate, scale.condition) if gate else 0.0), 1e-10)
+        allowed = max(SLACK * (policy.allowed(gate, scale.condition_of(row)) if gate else 0.0), 1e-10)
         worst = float(np.max(np.where(np.isnan(error), 0.0, error), initial=0.0))
         if not worst <= allowed:
             yield name, f"error {worst:.2g}, allowed {allowed:.2g}"

@@ -101,12 +101,16 @@ def _value(name: str, labels: Sequence[str], balls: Sequence[Any]) -> Value:
 
 def _proved(design: Any, case: Case) -> tuple[Mapping[str, Any], bool]:
     from parity.exact.balls import precision
+    from parity.exact.lmm import lower_factors
     from parity.exact.measures import measures
     from parity.exact.prove import prove
 
     fit = prove(design, reml=case.reml, digits=DIGITS, most_bits=640, evidence=False)
     with precision(fit.bits):
-        return measures(fit.at), fit.singular
+        values = measures(fit.at)
+        if any(ball.is_nan() for ball in values["theta"][1]):
+            values["theta"] = values["theta"][0], lower_factors(fit.at)
+        return values, fit.singular
 
 
 def _given(design: Any, case: Case, theta: np.ndarray) -> tuple[Mapping[str, Any], None]:

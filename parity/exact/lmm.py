@@ -16,6 +16,7 @@ from functools import cached_property
 import numpy as np
 from flint import arb, arb_mat
 
+from mmcore.covariance import cholesky_psd
 from mmcore.design import Design
 from parity.exact.balls import (
     Ball,
@@ -347,10 +348,18 @@ class Point:
 
 
 def charts_at(design: Design, Lambda: Sequence[np.ndarray], tolerance: float) -> tuple[Chart, ...]:
-    """The charts of a point given by its factors; a squared pivot below `tolerance` counts as zero."""
-    charts, start = [], 0
+    """The charts of a point given by its factors; a variance of Zb below `tolerance` of the residual's is zero."""
+    pivots = []
     for term, L in zip(design.terms, Lambda, strict=True):
-        order, rank = _pivots(np.asarray(L) @ np.asarray(L).T, tolerance)
+        size = np.sqrt(np.mean(term.columns**2, axis=0))  # makes the judgement free of the units of the columns
+        half = size[:, None] * np.asarray(L)
+        pivots.append(_pivots(half @ half.T, tolerance))
+    return _charts(design, pivots)
+
+
+def _charts(design: Design, pivots: Sequence[tuple[tuple[int, ...], int]]) -> tuple[Chart, ...]:
+    charts, start = [], 0
+    for term, (order, rank) in zip(design.terms, pivots, strict=True):
         charts.append(Chart(term.n_levels, term.n_effects, order, rank, start))
         start += term.q
     return tuple(charts)
@@ -361,9 +370,19 @@ def at_theta(design: Design, reml: bool, theta: np.ndarray) -> Point:
     return Point(Products(design, reml), full_charts(design), tuple(arb(float(x)) for x in theta))
 
 
+def lower_factors(at: Point) -> list[Ball]:
+    """lme4's theta in double precision, for singular terms whose lower factor is not unique."""
+    out: list[Ball] = []
+    for Sigma in at.sigmas:
+        k = Sigma.nrows()
+        L = cholesky_psd(np.array([[float(Sigma[i, j]) for j in range(k)] for i in range(k)]))
+        out += [arb(float(x)) for j in range(k) for x in L[j:, j]]
+    return out
+
+
 def full_charts(design: Design) -> tuple[Chart, ...]:
     """The charts in which the parameters are lme4's theta."""
-    return charts_at(design, [np.eye(term.n_effects) for term in design.terms], 0.5)
+    return _charts(design, [(tuple(range(term.n_effects)), term.n_effects) for term in design.terms])
 
 
 def _pivots(Sigma: np.ndarray, tolerance: float) -> tuple[tuple[int, ...], int]:

@@ -64,7 +64,7 @@ def test_a_gate_needs_a_reason_at_all(tmp_path):
     from parity.policy import POLICY_FILE
 
     text = POLICY_FILE.read_text()
-    first = text.index('why = "')
+    first = text.index('\nwhy = "', text.index("\n[[gate]]")) + 1
     end = text.index("\n", first)
     for mutilated in (text[:first] + text[end + 1 :], text[:first] + 'why = "because"' + text[end:]):
         path = tmp_path / "policy.toml"

@@ -9,6 +9,7 @@ from parity.case import Case
 from parity.compare import WHOLE_MODEL, Pair, apply_known, compare
 from parity.known import Known
 from parity.measures import digits, errors, log_relative_error, scales
+from parity.quantities import REGISTRY
 from parity.results import Results, Value, scalar
 from parity.run import run
 from parity.verdicts import Verdict
@@ -484,3 +485,25 @@ def test_condition_number_ignores_the_units_of_the_columns(values, policy):
     assert condition(1e8) == pytest.approx(condition(1.0), rel=1e-9)
     r = 0.2 / np.sqrt(0.5)
     assert condition(1.0) == pytest.approx((1 + r) / (1 - r))
+
+
+def test_gates_widen_with_what_the_data_lack(values, policy):
+    """A large mean costs digits of everything, an influential deletion digits of influence only."""
+    row = {name: REGISTRY[name] for name in ("fixef", "cooks_distance_marginal", "hatvalues")}
+    v = values()
+
+    def widened(**changes):
+        scale = scales(Results("theirs", "1", values={**v, **changes}), policy)
+        return {name: scale.condition_of(quantity) for name, quantity in row.items()}
+
+    y = v["y_response"]
+    before, far = widened(), widened(y_response=Value(y.labels, y.values + 1e6))
+    assert all(far[name] / before[name] > 1e3 for name in row)
+    rows = v["covratio_marginal"].labels
+    ratios = Value(rows, np.r_[1e5, np.ones(len(rows) - 1)])
+    ordinary = Value(rows, np.ones(len(rows)))
+    group = Value(v["covratio_marginal_group"].labels, np.ones(3))
+    few = widened(covratio_marginal=ordinary, covratio_marginal_group=group)
+    many = widened(covratio_marginal=ratios, covratio_marginal_group=group)
+    assert many["cooks_distance_marginal"] == pytest.approx(1e5 * few["cooks_distance_marginal"])
+    assert many["hatvalues"] == few["hatvalues"]
