@@ -39,6 +39,7 @@ __all__ = [
 
 START = 0.55  # relative sd to start from: at 1 a capped Newton step can land exactly on theta = 0
 LARGE = 2.0  # relative sd of a second start
+PROBES = (0.0, 0.2, 5.0)  # multiples of the standard deviations at an optimum where a lower one is looked for
 NEARLY_SINGULAR = 0.1  # relative pivot in the chart below which a second optimum is looked for
 PIVOT_RATIO = 6.0  # an effect with this many times the remaining variance of an earlier one goes before it
 
@@ -116,6 +117,12 @@ class Structure:
         """Parameters to start from where another optimum than ``par`` may hide; none if there is no sign of
         one."""
         return []
+
+    def scaled(self, par: np.ndarray, by: float) -> np.ndarray:
+        """Parameters with every standard deviation multiplied by ``by`` >= 0."""
+        out = par.copy()
+        out[self.scale_index] *= by
+        return out
 
     def canonical(self, par: np.ndarray) -> np.ndarray:
         """The representative with non-negative diagonal among parameters of the same Sigma."""
@@ -263,6 +270,9 @@ class Unstructured(Structure):
             near = cholesky_psd(LARGE**2 * (0.9 * np.outer(v, v) + 0.1 * np.eye(k)))
             out.append(near[self._row, self._col])
         return out
+
+    def scaled(self, par: np.ndarray, by: float) -> np.ndarray:
+        return by * par
 
     def from_standard(self, par: np.ndarray) -> np.ndarray:
         if self.standard:
@@ -553,6 +563,19 @@ class BlockCovariance:
             for piece in structure.alternatives(par[at]):
                 out.append(par.copy())
                 out[-1][at] = piece
+        return out
+
+    def probes(self, par: np.ndarray) -> list[np.ndarray]:
+        """Parameters far from ``par``: all random effects gone, small and large, and one term gone at a time."""
+        pieces = self.split(par)
+
+        def rescaled(sizes: Sequence[float]) -> np.ndarray:
+            return _joined([s.scaled(p, by) for s, p, by in zip(self.structures, pieces, sizes, strict=True)])
+
+        terms = range(len(self.structures))
+        out = [rescaled([by] * len(terms)) for by in PROBES]
+        if len(terms) > 1:
+            out += [rescaled([float(t != gone) for t in terms]) for gone in terms]
         return out
 
     @property

@@ -63,8 +63,15 @@ class Criterion:
     def alternatives(self, par: np.ndarray) -> list[np.ndarray]:
         """Other starts than the one that led to ``par``, where evaluations are cheap and another optimum is
         possible."""
-        small = sum(b.K * b.L for b in self.kernel.A.blocks) <= MANY_STARTS_Q
-        return self.covariance.alternatives(par) if small else []
+        return self.covariance.alternatives(par) if self._small else []
+
+    def probes(self, par: np.ndarray) -> list[np.ndarray]:
+        """Points whose value alone would betray a lower optimum than ``par``, where evaluations are cheap."""
+        return self.covariance.probes(par) if self._small else []
+
+    @property
+    def _small(self) -> bool:
+        return sum(b.K * b.L for b in self.kernel.A.blocks) <= MANY_STARTS_Q
 
 
 def criterion_for(design: Design, like: Likelihood, products: CrossProducts | None = None) -> Criterion:

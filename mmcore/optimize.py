@@ -50,7 +50,9 @@ class Control:
     """How hard to try."""
 
     max_iterations: int = 100  # Newton steps per start
-    decrement: float = 1e-9  # stop when this is left of g'H^-1 g, twice the drop to be had
+    # stop when this is left of g'H^-1 g, twice the drop to be had; where second-order matrices are Hessians a
+    # thousandth of it, because there one more step is cheap and squares the error
+    decrement: float = 1e-9
     restarts: bool = True  # other starts after a slow or failed run
 
 
@@ -92,6 +94,9 @@ class Objective(Protocol):
 
     def alternatives(self, par: np.ndarray) -> list[np.ndarray]:
         """Other starts worth trying after a run that ended at ``par``."""
+
+    def probes(self, par: np.ndarray) -> list[np.ndarray]:
+        """Points to evaluate after a run that ended at ``par``: one that is lower is a start."""
 
 
 @dataclass(slots=True)
@@ -186,7 +191,7 @@ def _descend(objective: Objective, start: np.ndarray, control: Control) -> _Run:
             if secant:
                 secant.forget()
         run.iterations += 1
-        if _advance(run, secant, control.decrement):
+        if _advance(run, secant, control.decrement * (1e-3 if objective.exact else 1.0)):
             break
     return run
 
@@ -289,6 +294,15 @@ def _best(runs: list[_Run]) -> _Run:
     return next((run for run in close if run.status.ok), close[0])
 
 
+def _from_probes(best: _Run, scales: np.ndarray, control: Control) -> list[_Run]:
+    """A run from the lowest of the probes, if that is lower than the best run: then it was a local optimum."""
+    probes = [best.attempt(par) for par in best.objective.probes(best.here.par)]
+    lowest = min(probes, key=lambda point: point.f, default=best.here)
+    if lowest.f >= best.here.f - 1e-9 * (1.0 + abs(best.here.f)):
+        return []
+    return [_run(best.objective, lowest.par, scales, control)]
+
+
 def minimize(objective: Objective, start: np.ndarray, scales: np.ndarray, control: Control) -> Optimum:
     """The best of one or more Newton runs.
 
@@ -306,6 +320,7 @@ def minimize(objective: Objective, start: np.ndarray, scales: np.ndarray, contro
         chart = _best(runs)
         for other in chart.objective.alternatives(chart.here.par):
             runs.append(_run(chart.objective, other, scales, control))
+        runs += _from_probes(_best(runs), scales, control)
     best = _best(runs)
     status = best.status
     if best.boundary and status is Status.CONVERGED:

@@ -22,6 +22,7 @@ __all__ = ["Result", "hessian_by_differences", "quasi_newton"]
 
 REFRESH = 2  # steps that start from the expected Hessian instead of the updated one
 DECREMENT = 1e-10  # stop when g'B^-1 g falls below this: twice the deviance still to be had
+LEFT = 1e-3  # ... and the last step, at the rate of fall so far, is to leave less than this part of that tolerance
 ZERO = 2e-3  # a scale below this is tried at exactly zero
 MANY = 8  # scales up to which other starts are tried after a singular run
 NEAR = 0.05  # a scale below this may be held by the false boundary
@@ -119,11 +120,12 @@ def _descend(objective: Objective, x: np.ndarray, control: Control, box: Box) ->
     noise = 1e-13 * (1.0 + abs(here.f))
     tolerance = control.decrement or DECREMENT
     g, B = objective.gradient(here), objective.expected_hessian(here)
-    fresh = True
+    fresh, previous = True, 0.0
     for iteration in range(1, control.max_iterations + 1):
         step, decrement = _step(B, g, _held(here.x, g, box))
-        converged = decrement < tolerance
-        if converged:
+        rate = min(1.0, decrement / previous) if previous > 0.0 else 1.0
+        previous = decrement
+        if decrement < tolerance and decrement * rate < LEFT * tolerance:
             last = _try(objective, _within(here.x + step, box), TIGHT)
             if last is not None and last.f <= here.f + 1e-9 * (1.0 + abs(here.f)):
                 return _Run(last, g, Status.CONVERGED, iteration)

@@ -9,12 +9,13 @@ import contextlib
 import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
 import numpy as np
 
+from parity.arbiter import AtTheta, arbitrate
 from parity.case import Case
 from parity.compare import Row
 from parity.engine import Engine
@@ -23,7 +24,6 @@ from parity.invalid import MISTAKES, invalid_case
 from parity.policy import Policy, default_policy
 from parity.properties import AT_THETA, case_of, violations
 from parity.quantities import REGISTRY, Lane
-from parity.results import Results
 from parity.run import run_case
 from parity.verdicts import Verdict
 
@@ -79,6 +79,7 @@ class Plan:
     seed: int = 0
     properties: bool = True
     derandomize: bool = False  # the same examples on every machine and at every time
+    arbiter: Engine | None = None  # says who is right where the two differ
     policy: Policy = field(default_factory=default_policy)
 
 
@@ -231,7 +232,7 @@ def _judged(case: Case, rows: tuple[Row, ...], broken: tuple[str, ...]) -> Judge
     bad = [row for row in rows if row.outcome == "fail" and id(row) not in flat]
     bad.sort(key=lambda row: -_excess(row))
     finding = Finding(case, tuple(bad), broken) if bad or broken else None
-    judged = [row for row in rows if id(row) not in flat]
+    judged = [row for row in rows if id(row) not in flat and row.verdict is not Verdict.REFERENCE_WRONG]
     return Judged(finding, rows, max((_excess(row) for row in judged), default=0.0), len(flat))
 
 
@@ -277,16 +278,9 @@ def compared(plan: Plan, case: Case) -> tuple[Row, ...]:
     if case.expect == "refuse":
         lanes = ("optimum",)
     elif (theta := asked_theta(case)) is not None:
-        lanes, reference = ("at_theta",), _AtProbe(plan.reference, theta)
-    return run_case(case, plan.engine, (reference,), lanes, AT_THETA, plan.policy).rows
-
-
-class _AtProbe:
-    """A reference that is asked at one theta, whatever its optimum."""
-
-    def __init__(self, reference: Engine, theta: np.ndarray) -> None:
-        self.name, self.version, self.capabilities = reference.name, reference.version, reference.capabilities
-        self._reference, self._theta = reference, theta
-
-    def run(self, case: Case, quantities: Sequence[str], theta: np.ndarray | None = None) -> Results:
-        return replace(self._reference.run(case, quantities, self._theta), converged=None)
+        lanes, reference = ("at_theta",), AtTheta(plan.reference, theta)
+    found = run_case(case, plan.engine, (reference,), lanes, AT_THETA, plan.policy)
+    if plan.arbiter is None:
+        return found.rows
+    where = np.array(found.theta) if found.theta else None
+    return arbitrate(case, found.rows, plan.engine, plan.arbiter, where, plan.policy)

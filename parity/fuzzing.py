@@ -36,6 +36,16 @@ def reference_of(name: str) -> tuple[Engine | None, str]:
         ), f"live R is not here ({error}); compared with first principles instead"
 
 
+def arbiter_for(reference: Engine | None) -> Engine | None:
+    """Ball arithmetic, to say who is right; None where it is the reference itself, or not installed."""
+    if reference is None or reference.name == "first-principles":
+        return None
+    try:
+        return load("first-principles")
+    except EngineUnavailable:
+        return None
+
+
 def run_fuzz(
     *,
     engine_name: str,
@@ -61,7 +71,8 @@ def run_fuzz(
     reference, said = reference_of(reference_name)
     engine = load(engine_name)
     drawn = secrets.randbelow(10**6) if seed is None else seed
-    plan = Plan(engine, reference, quota(examples, chosen), drawn, properties, derandomize)
+    arbiter = arbiter_for(reference)
+    plan = Plan(engine, reference, quota(examples, chosen), drawn, properties, derandomize, arbiter=arbiter)
     against = "statements alone" if reference is None else reference.name
     echo(
         f"{engine.name} against {against}: {plan.examples} models in each of {len(chosen)} classes, seed {drawn}"
@@ -93,7 +104,8 @@ def _together(
 def _one_class(engine: str, reference: str, settings: tuple[int, int, bool, bool], name: str) -> ClassReport:
     sides = load(engine), reference_of(reference)[0]
     with closing([side for side in sides if side is not None]):
-        return next(fuzz(Plan(sides[0], sides[1], *settings), [name]))
+        plan = Plan(sides[0], sides[1], *settings, arbiter=arbiter_for(sides[1]))
+        return next(fuzz(plan, [name]))
 
 
 def line_of(report: ClassReport) -> str:
@@ -146,7 +158,7 @@ def run_replay(wanted: str, engine_name: str, reference_name: str, *, echo: Echo
     if said:
         echo(f"note: {said}")
     with closing([engine, *([reference] if reference else [])]):
-        judged = judge_case(Plan(engine, reference, 1), case)
+        judged = judge_case(Plan(engine, reference, 1, arbiter=arbiter_for(reference)), case)
     echo(f"{case.name}: {case.formula}   {case.note}")
     counts: dict[str, int] = {}
     for row in judged.rows:

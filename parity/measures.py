@@ -22,15 +22,16 @@ class Scales:
 
     sd_y: float  # standard deviation of the response; 0 where the reference has none
     se: Mapping[str, float]  # standard error of each fixed effect
+    modes: float  # largest random effect; 0 where the reference has none
     condition: float  # condition number of X'V^-1X with unit diagonal; 1 where not known
-    location: float  # max |y| / sd(y): y itself lacks that many digits
-    deletion: float  # largest COVRATIO: how much worse the system of the rows left can be
+    location: float  # largest standardised mean sqrt(w) |fitted| / sigma: residuals lack that many digits
+    escape: float  # 1 / (1 - h) of the row nearest to leverage one: what deleting it makes of rounding
     floor: float  # smallest scale, as a fraction of the natural one
     zero: float  # relative variance that counts as zero
 
     def condition_of(self, quantity: Quantity) -> float:
-        """By how much the rounding of the data can grow in a quantity."""
-        return self.condition * self.location * (self.deletion if quantity.group == "influence" else 1.0)
+        """By how much rounding can grow in a quantity."""
+        return max(self.condition, self.location) * (self.escape if quantity.group == "influence" else 1.0)
 
     def natural(self, unit: Unit) -> float:
         """The size of ordinary numbers of a unit."""
@@ -41,14 +42,14 @@ def scales(reference: Results, policy: Policy) -> Scales:
     """The yardsticks that a reference provides."""
     y = reference.values.get("y_response")
     se = reference.values.get("se_fixef")
-    sd_y = float(np.std(y.values, ddof=1)) if y is not None and len(y.values) > 1 else 0.0
-    location = float(np.abs(y.values).max()) / sd_y if y is not None and sd_y > 0 else 1.0
+    modes = reference.values.get("ranef")
     return Scales(
-        sd_y=sd_y,
+        sd_y=float(np.std(y.values, ddof=1)) if y is not None and len(y.values) > 1 else 0.0,
         se=dict(zip(se.labels, se.values.tolist(), strict=True)) if se is not None else {},
+        modes=0.0 if modes is None else float(np.nanmax(np.abs(modes.values), initial=0.0)),
         condition=_condition(reference.values.get("vcov_fixef")),
-        location=max(1.0, location),
-        deletion=_deletion(reference),
+        location=_location(reference),
+        escape=_escape(reference.values.get("hatvalues")),
         floor=policy.scale.floor,
         zero=policy.singular.threshold,
     )
@@ -106,6 +107,8 @@ def _finite_errors(
             return _covariance(difference, want, scale)
         case "scaled_by_sd_y" if scale.sd_y > 0:
             return difference / scale.sd_y
+        case "scaled_by_modes":
+            return _scaled(difference, np.append(size[finite], scale.modes), scale, unit)
     return _scaled(difference, size[finite], scale, unit)
 
 
@@ -155,10 +158,24 @@ def _standard(label: str, sizes: Mapping[str, float]) -> float:
     raise ValueError(f"the covariance entry {label!r} has no variances to be measured with")
 
 
-def _deletion(reference: Results) -> float:
-    found = [reference.values.get(name) for name in ("covratio_marginal", "covratio_marginal_group")]
-    ratios = np.concatenate([v.values for v in found if v is not None] or [np.ones(1)])
-    return float(np.max(ratios[np.isfinite(ratios)], initial=1.0))
+def _location(reference: Results) -> float:
+    """sqrt(w) is read off the residuals."""
+    names = ("fitted", "resid_response", "resid_pearson", "sigma")
+    if any(name not in reference.values for name in names):
+        return 1.0
+    fitted, response, pearson, sigma = (reference.values[name].values for name in names)
+    if not len(fitted) == len(response) == len(pearson):
+        return 1.0
+    with np.errstate(all="ignore"):
+        sizes = np.abs(fitted * pearson / response / sigma)
+    return float(np.max(sizes[np.isfinite(sizes)], initial=1.0))
+
+
+def _escape(hat: Value | None) -> float:
+    if hat is None:
+        return 1.0
+    left = 1.0 - hat.values[np.isfinite(hat.values)]
+    return float(1.0 / np.min(left[left > 0], initial=1.0))
 
 
 def _condition(vcov: Value | None) -> float:

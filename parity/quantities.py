@@ -30,7 +30,7 @@ Unit = Literal["1", "y", "y^2", "log"]
 Group = Literal["design", "criterion", "fixed", "random", "residual", "leverage", "influence", "deletion"]
 Measure = Literal[
     "exact", "relative", "gap", "criterion", "standard_errors", "whitened", "covariance", "scaled",
-    "scaled_by_sd_y", "mixed",
+    "scaled_by_sd_y", "scaled_by_modes", "mixed",
 ]  # fmt: skip
 
 X_MATRIX_LIMIT = 20_000  # cells of X above which x_matrix is left out and x_column_moments speaks alone
@@ -73,6 +73,7 @@ MEASURES = MappingProxyType(
         "covariance": "max |x_ij - c_ij| / sqrt(c_ii c_jj); below the singularity threshold c_ii counts as 0",
         "scaled": "max |x - c| / max |c|",
         "scaled_by_sd_y": "max |x - c| / sd(y)",
+        "scaled_by_modes": "max |x - c| / max(max |c|, max |ranef|)",
         "mixed": "max |x - c| / max(1, |c|)",
     }
 )
@@ -151,8 +152,13 @@ def _group_residuals() -> tuple[Quantity, ...]:
         ("ranef_ls_std", "1", "ranef_ls over its standard deviation over all levels of the factor"),
         ("compare_eb_ls", "y", "ranef_ls minus ranef: the residual of HLMdiag's compare_eb_ls"),
     )  # fmt: skip
+    measure: dict[str, Measure] = {
+        "compare_eb_ls": "scaled_by_modes"
+    }  # a difference: what it differs in is the scale
     return tuple(
-        Quantity(n, "random", "level_effect", u, text, f"group_residuals.R::{n}", "scaled", why)
+        Quantity(
+            n, "random", "level_effect", u, text, f"group_residuals.R::{n}", measure.get(n, "scaled"), why
+        )
         for n, u, text in rows
     )
 

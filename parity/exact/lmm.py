@@ -351,7 +351,9 @@ def charts_at(design: Design, Lambda: Sequence[np.ndarray], tolerance: float) ->
     """The charts of a point given by its factors; a variance of Zb below `tolerance` of the residual's is zero."""
     pivots = []
     for term, L in zip(design.terms, Lambda, strict=True):
-        size = np.sqrt(np.mean(term.columns**2, axis=0))  # makes the judgement free of the units of the columns
+        size = np.sqrt(
+            np.mean(term.columns**2, axis=0)
+        )  # makes the judgement free of the units of the columns
         half = size[:, None] * np.asarray(L)
         pivots.append(_pivots(half @ half.T, tolerance))
     return _charts(design, pivots)

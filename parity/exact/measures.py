@@ -25,6 +25,7 @@ from parity.exact.balls import (
     symmetric,
 )
 from parity.exact.lmm import Point
+from parity.exact.separate import deviations
 
 Labelled = tuple[list[str], list[Ball]]
 LEVERAGES = ("overall", "fixef", "ranef", "ranef_uc")
@@ -338,6 +339,19 @@ def _ranef(dense: Dense) -> Labelled:
     return labels, values
 
 
+def _ranef_ls(dense: Dense) -> Labelled:
+    """Coefficients of least squares within levels, less their mean."""
+    found = deviations(dense.at.data)
+    return [f"{group}|{level}|{effect}" for group, level, effect, _ in found], [value for *_, value in found]
+
+
+def _compare_eb_ls(dense: Dense) -> Labelled:
+    """The same less the conditional modes."""
+    modes = dict(zip(*_ranef(dense), strict=True))
+    labels, values = _ranef_ls(dense)
+    return labels, [value - modes[label] for label, value in zip(labels, values, strict=True)]
+
+
 def _condvar(dense: Dense) -> Labelled:
     """sigma^2 (Sigma - Sigma Z'V^-1Z Sigma), the blocks of each level."""
     at = dense.at
@@ -429,6 +443,8 @@ QUANTITIES: MappingProxyType[str, Callable[[Dense], Labelled]] = MappingProxyTyp
         "varcomp": lambda d: varcomp(d.at),
         "ranef_std_lme4": _ranef_over(_conditional_variances),
         "ranef_std_nlme": _ranef_over(_prior_variances),
+        "ranef_ls": _ranef_ls,
+        "compare_eb_ls": _compare_eb_ls,
         "fitted": _by_row(_fitted),
         "resid_response": _by_row(lambda d: d.e),
         "resid_pearson": _by_row(_pearson),

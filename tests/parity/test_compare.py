@@ -412,12 +412,20 @@ def test_measures_against_their_definitions(scale):
         "scaled": 1.0 / 4,
         "mixed": 0.25,
         "scaled_by_sd_y": 1.0 / scale.sd_y,
+        "scaled_by_modes": 1.0 / max(scale.modes, 4.0),
     }
     for measure, worst in cases.items():
         assert errors(measure, x, c, "1", scale).max() == pytest.approx(worst, rel=1e-15), measure
     assert errors(
         "standard_errors", np.array([1.0, 2.0]), Value(("(Intercept)", "x"), [1.5, 2.0]), "y", scale
     )[0] == (pytest.approx(0.5, rel=1e-15))
+
+
+def test_a_difference_of_effects_is_measured_by_the_effects(scale):
+    small = Value(("a",), [1e-6])
+    large = replace(scale, modes=8.0)
+    assert errors("scaled_by_modes", np.array([1.1e-6]), small, "y", large)[0] == pytest.approx(1e-7 / 8)
+    assert errors("scaled", np.array([1.1e-6]), small, "y", large)[0] > 1e-4
 
 
 def test_whitened_error_does_not_depend_on_the_coding_of_x(scale):
@@ -487,23 +495,35 @@ def test_condition_number_ignores_the_units_of_the_columns(values, policy):
     assert condition(1.0) == pytest.approx((1 + r) / (1 - r))
 
 
-def test_gates_widen_with_what_the_data_lack(values, policy):
-    """A large mean costs digits of everything, an influential deletion digits of influence only."""
-    row = {name: REGISTRY[name] for name in ("fixef", "cooks_distance_marginal", "hatvalues")}
+def test_a_row_of_leverage_near_one_costs_digits_of_influence_only(values, policy):
     v = values()
 
-    def widened(**changes):
-        scale = scales(Results("theirs", "1", values={**v, **changes}), policy)
-        return {name: scale.condition_of(quantity) for name, quantity in row.items()}
+    def condition_of(largest):
+        hat = Value(v["hatvalues"].labels, np.r_[largest, np.full(len(v["hatvalues"].labels) - 1, 0.2)])
+        scale = scales(Results("theirs", "1", values={**v, "hatvalues": hat}), policy)
+        return [
+            scale.condition_of(REGISTRY[name]) for name in ("cooks_distance_plugin", "hatvalues", "fixef")
+        ]
 
-    y = v["y_response"]
-    before, far = widened(), widened(y_response=Value(y.labels, y.values + 1e6))
-    assert all(far[name] / before[name] > 1e3 for name in row)
-    rows = v["covratio_marginal"].labels
-    ratios = Value(rows, np.r_[1e5, np.ones(len(rows) - 1)])
-    ordinary = Value(rows, np.ones(len(rows)))
-    group = Value(v["covratio_marginal_group"].labels, np.ones(3))
-    few = widened(covratio_marginal=ordinary, covratio_marginal_group=group)
-    many = widened(covratio_marginal=ratios, covratio_marginal_group=group)
-    assert many["cooks_distance_marginal"] == pytest.approx(1e5 * few["cooks_distance_marginal"])
-    assert many["hatvalues"] == few["hatvalues"]
+    ordinary, near_one = condition_of(0.2), condition_of(1 - 1e-6)
+    assert near_one[0] == pytest.approx(1e6 * 0.8 * ordinary[0])
+    assert near_one[1:] == ordinary[1:]
+    assert condition_of(1.0)[0] == ordinary[0]  # a row that decides alone has no influence to compare
+
+
+def test_a_mean_far_from_zero_costs_digits_once_it_exceeds_the_condition(values, policy):
+    v = values()
+
+    def condition_of(shift, weight):
+        means, ones = v["fitted"].labels, np.ones(len(v["fitted"].labels))
+        changed = {
+            "fitted": Value(means, shift * ones), "resid_response": Value(means, 2.0 * ones),
+            "resid_pearson": Value(means, 2.0 * weight**0.5 * ones), "sigma": scalar(0.5),
+        }  # fmt: skip
+        scale = scales(Results("theirs", "1", values={**v, **changed}), policy)
+        return scale.condition_of(REGISTRY["fixef"])
+
+    ordinary = condition_of(1e-6, 1.0)
+    assert condition_of(1e5, 1.0) == pytest.approx(2e5)
+    assert condition_of(1e5, 100.0) == pytest.approx(2e6)
+    assert condition_of(0.1 * ordinary, 1.0) == ordinary >= 1.0

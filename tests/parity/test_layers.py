@@ -10,7 +10,7 @@ ROOT = Path(__file__).resolve().parents[2]
 # From the left to the right. A file may import those before it, never those after it.
 PARITY = (
     "resources", "chart", "generate", "case", "results", "quantities", "engine", "verdicts", "policy", "known",
-    "measures", "properties", "invalid", "compare", "run", "fuzz", "rvalues", "rcall", "rscript", "rworker",
+    "measures", "properties", "invalid", "compare", "run", "arbiter", "fuzz", "rvalues", "rcall", "rscript", "rworker",
     "exact", "certify", "estimates", "isolated", "engines", "record", "references", "report", "check", "bundle",
     "calibrate", "mutants", "doctor", "usage", "bench", "site", "fuzzing", "proof_commands", "cli", "__main__",
 )  # fmt: skip

@@ -1,0 +1,86 @@
+"""Who is right where two sides differ: proofs decide, and never for a side that is wrong itself."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from parity.arbiter import AtTheta, arbitrate
+from parity.engine import load
+from parity.generate import Spec, probe_theta
+from parity.policy import default_policy
+from parity.properties import AT_THETA, case_of
+from parity.results import Results, Value
+from parity.run import run_case
+from parity.verdicts import Verdict
+
+MMCORE, EXACT = load("mmcore"), load("first-principles")
+POLICY = default_policy()
+CASE = case_of(Spec(slopes="x", levels=5, rows=4))
+THETA = probe_theta(CASE.generated)
+
+
+class Off:
+    """mmcore with one quantity moved by a part of itself."""
+
+    name, version, capabilities = "off", "1", MMCORE.capabilities
+
+    def __init__(self, quantity, part):
+        self.quantity, self.part = quantity, part
+
+    def run(self, case, quantities, theta=None):
+        found = MMCORE.run(case, quantities, theta)
+        value = found.values[self.quantity]
+        values = {**found.values, self.quantity: Value(value.labels, value.values * (1 + self.part))}
+        return replace(found, engine=self.name, values=values)
+
+
+def _judged(engine, reference, lane, arbiter=EXACT):
+    side = AtTheta(reference, THETA) if lane == "at_theta" else reference
+    found = run_case(CASE, engine, (side,), (lane,), AT_THETA, POLICY)
+    rows = arbitrate(CASE, found.rows, engine, arbiter, np.array(found.theta), POLICY)
+    before = {row.quantity for row in found.rows if row.outcome == "fail"}
+    return before, {row.quantity: row for row in rows}
+
+
+@pytest.mark.parametrize("lane", ["at_theta", "optimum"])
+def test_a_wrong_reference_is_called_wrong_with_the_proved_number(lane):
+    before, rows = _judged(MMCORE, Off("sigma", 1e-3), lane)
+    assert before == {"sigma"}
+    row = rows["sigma"]
+    assert row.verdict is Verdict.REFERENCE_WRONG
+    where = THETA if lane == "at_theta" else None
+    proved = EXACT.run(CASE, ["sigma"], where).values["sigma"].values[0]
+    assert repr(float(proved)) in row.message
+    assert row.got == pytest.approx(proved, rel=1e-9)
+
+
+@pytest.mark.parametrize("lane", ["at_theta", "optimum"])
+def test_a_wrong_engine_stays_wrong(lane):
+    before, rows = _judged(Off("sigma", 1e-3), MMCORE, lane)
+    assert before == {"sigma"}
+    assert rows["sigma"].verdict is Verdict.DISAGREE
+    assert "engine off by 0.001" in rows["sigma"].message
+
+
+def test_two_wrong_sides_do_not_excuse_each_other():
+    _, rows = _judged(Off("sigma", 1e-3), Off("sigma", -1e-3), "at_theta")
+    assert rows["sigma"].verdict is Verdict.DISAGREE
+
+
+def test_an_engine_within_the_gate_is_not_right_when_the_reference_is_as_near():
+    """Both a little off, on different sides: their difference fails, neither is much nearer to the proof."""
+    gate = POLICY.gate("at_theta", "sigma", "lmm").value
+    before, rows = _judged(Off("sigma", 0.8 * gate), Off("sigma", -0.8 * gate), "at_theta")
+    assert before == {"sigma"}
+    assert rows["sigma"].verdict is Verdict.DISAGREE
+
+
+def test_without_a_proof_a_row_stays_and_says_so():
+    class Silent(Off):
+        def run(self, case, quantities, theta=None):
+            return Results("silent", "1", "unsupported", "not proved: on purpose")
+
+    _, rows = _judged(MMCORE, Off("sigma", 1e-3), "at_theta", Silent("sigma", 0))
+    assert rows["sigma"].verdict is Verdict.DISAGREE
+    assert "no proof: " in rows["sigma"].message and "on purpose" in rows["sigma"].message
