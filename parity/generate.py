@@ -253,8 +253,7 @@ def _weights(spec: Spec, n: int, rng: np.random.Generator) -> np.ndarray:
         case "random":
             return rng.uniform(0.2, 5.0, n)
         case "extreme":
-            # over six decades: beyond them X'V^-1X, a difference on both sides, keeps fewer digits than any gate asks
-            return 10.0 ** rng.uniform(-3, 3, n)
+            return 10.0 ** rng.uniform(-4, 4, n)
     return np.ones(n)
 
 

@@ -161,8 +161,11 @@ class DenseFactor:
         H = -WW + 2.0 * eWe - (prof.curl / prof.per_rss**2) * e2[:, None] * e2
         return [np.array([[g]]) for g in trace - e2], H * scale * scale[:, None]
 
-    def _inverse(self) -> np.ndarray:
-        """(q, q) (Sigma^-1 + Z'Z)^-1 = Lambda M1^-1 Lambda'."""
+    def _half(self) -> np.ndarray:
+        """(q, q) H = L^-1 Lambda', with H'H = (Sigma^-1 + Z'Z)^-1.
+
+        Applied in two halves: H'H formed first would lose the digits that large random effects cost twice.
+        """
         q = self.kernel.q
         Lam = np.zeros((q, q))
         for j, (block, small) in enumerate(zip(self.kernel.blocks, self.Lambda, strict=True)):
@@ -170,17 +173,18 @@ class DenseFactor:
             for level in range(block.L):
                 at = slice(s + level * block.K, s + (level + 1) * block.K)
                 Lam[at, at] = small
-        half = dtrtrs(self.L, Lam.T, lower=1)[0]
-        return half.T @ half
+        return dtrtrs(self.L, Lam.T, lower=1)[0]
 
     def solve_random(self, R: list[np.ndarray]) -> list[np.ndarray]:
         """(Sigma^-1 + Z'Z)^-1 R, per block (r, K, L) in and out."""
         stacked = np.vstack([r.transpose(2, 1, 0).reshape(-1, len(r)) for r in R])
-        return self.kernel.split(self._inverse() @ stacked)
+        H = self._half()
+        return self.kernel.split(H.T @ (H @ stacked))
 
     def conditional(self) -> list[np.ndarray]:
         """(K, K, L) diagonal blocks of (Sigma^-1 + Z'Z)^-1, per block."""
-        N, out = self._inverse(), []
+        H = self._half()
+        N, out = H.T @ H, []
         for j, b in enumerate(self.kernel.blocks):
             s = slice(self.kernel.starts[j], self.kernel.starts[j + 1])
             levels = np.arange(b.L)
@@ -189,5 +193,5 @@ class DenseFactor:
 
     def quadratic(self) -> np.ndarray:
         """(n,) diagonal of Z (Sigma^-1 + Z'Z)^-1 Z'."""
-        Z = self.kernel.ZM[: self.kernel.q]
-        return np.einsum("in,in->n", Z, self._inverse() @ Z)
+        HZ = self._half() @ self.kernel.ZM[: self.kernel.q]
+        return np.einsum("in,in->n", HZ, HZ)

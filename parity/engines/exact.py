@@ -63,7 +63,9 @@ class Exact:
             return self._without("unsupported", "a model without fixed effects has no influence on them")
         absent = Missing("unsupported", "not computed here")
         missing = {name: absent for name in quantities if name not in values}
-        held = {name: _value(name, *values[name]) for name in quantities if name in values}
+        empty = Missing("undefined", "no element of the model has it")
+        missing |= {name: empty for name in quantities if name in values and not values[name][0]}
+        held = {name: _value(name, *values[name]) for name in quantities if name not in missing}
         return Results(
             self.name, self.version, values=held, missing=missing, singular=singular, converged=True
         )
@@ -102,12 +104,12 @@ def _value(name: str, labels: Sequence[str], balls: Sequence[Any]) -> Value:
 def _proved(design: Any, case: Case) -> tuple[Mapping[str, Any], bool]:
     from parity.exact.balls import precision
     from parity.exact.lmm import lower_factors
-    from parity.exact.measures import measures
+    from parity.exact.measures import measures, within_levels
     from parity.exact.prove import prove
 
     fit = prove(design, reml=case.reml, digits=DIGITS, most_bits=640, evidence=False)
     with precision(fit.bits):
-        values = measures(fit.at)
+        values = {**measures(fit.at), **within_levels(fit.at)}
         if any(ball.is_nan() for ball in values["theta"][1]):
             values["theta"] = values["theta"][0], lower_factors(fit.at)
         return values, fit.singular
@@ -117,7 +119,8 @@ def _given(design: Any, case: Case, theta: np.ndarray) -> tuple[Mapping[str, Any
     """At theta as exact doubles; Lambda may have zeros on its diagonal."""
     from parity.exact.balls import precision
     from parity.exact.lmm import at_theta
-    from parity.exact.measures import measures
+    from parity.exact.measures import measures, within_levels
 
     with precision(BITS):
-        return measures(at_theta(design, case.reml, theta)), None
+        at = at_theta(design, case.reml, theta)
+        return {**measures(at), **within_levels(at)}, None

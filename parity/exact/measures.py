@@ -165,6 +165,12 @@ def measures(at: Point) -> dict[str, Labelled]:
     return {name: function(dense) for name, function in QUANTITIES.items()}
 
 
+def within_levels(at: Point) -> dict[str, Labelled]:
+    """Least squares within levels, and its distance from the modes: part of no certificate, since no optimum is in it."""
+    dense = Dense(at)
+    return {"ranef_ls": _ranef_ls(dense), "compare_eb_ls": _compare_eb_ls(dense)}
+
+
 # --- labels ---------------------------------------------------------------------------------------------
 
 
@@ -443,8 +449,6 @@ QUANTITIES: MappingProxyType[str, Callable[[Dense], Labelled]] = MappingProxyTyp
         "varcomp": lambda d: varcomp(d.at),
         "ranef_std_lme4": _ranef_over(_conditional_variances),
         "ranef_std_nlme": _ranef_over(_prior_variances),
-        "ranef_ls": _ranef_ls,
-        "compare_eb_ls": _compare_eb_ls,
         "fitted": _by_row(_fitted),
         "resid_response": _by_row(lambda d: d.e),
         "resid_pearson": _by_row(_pearson),
