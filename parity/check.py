@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from parity.case import Case, load_cases, select
 from parity.engine import Engine, checked, load
-from parity.known import from_mapping
+from parity.known import faults_of_references, from_mapping
 from parity.quantities import Lane
 from parity.references import references
 from parity.run import Report, run
@@ -34,13 +34,16 @@ def check_engine(
     -------
     Report
         `report.exit_code` is 0 if everything that was compared agrees; `report.rows` has every comparison;
-        `parity.report.write(report, directory)` makes the files.
+        `parity.report.write(report, directory)` makes the files. Where a recorded reference is known to be wrong, with
+        evidence, a difference is `reference_wrong`.
 
-    Raises ------ EngineError, CaseError, KnownError if the engine, a case or an expected difference is not
-    what it should be. Never for what the engine does.
+    Raises
+    ------
+    EngineError, CaseError, KnownError
+        if the engine, a case or an expected difference is not what it should be. Never for what the engine does.
     """
     tested = load(engine) if isinstance(engine, str) else checked(engine, "the engine given")
-    known = from_mapping(expected_differences, tested.name)
+    known = (*from_mapping(expected_differences, tested.name), *faults_of_references())
     against, notes = references(reference)
     return run(_cases(cases), tested, against, lanes=lanes, known=known, notes=notes)
 

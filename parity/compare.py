@@ -21,6 +21,7 @@ from parity.quantities import REGISTRY, Lane, Quantity, in_lane, of_kind
 from parity.results import Missing, Results, Value
 from parity.verdicts import Verdict
 
+OWN_ENGINE = "mmcore"
 WHOLE_MODEL = "*"  # the quantity of a row that speaks of the model as a whole
 
 
@@ -176,6 +177,8 @@ def _absent(pair: Pair, quantity: Quantity, engine_lacks: bool, reference_lacks:
         return _row(pair, name, verdict, f"{pair.reference.engine}: {theirs.message}")
     if not engine_lacks:
         return _row(pair, name, Verdict.UNDEFINED_IN_REFERENCE, _said(theirs))
+    if ours is not None and ours.kind == "skipped" and "partial" in pair.claims:
+        return _row(pair, name, Verdict.UNSUPPORTED, f"{pair.engine.engine}: {ours.message}")
     if ours is None or ours.kind != "undefined":
         said = "neither value nor reason" if ours is None else ours.message
         return _row(pair, name, Verdict.ENGINE_ERROR, f"{pair.engine.engine} claims it, but: {said}")
@@ -426,12 +429,17 @@ def apply_known(rows: Sequence[Row], known: Sequence[Known], engine: str) -> tup
             note = f"{entry.reason} (was {rows[i].verdict}; evidence: {entry.evidence})"
             message = _joined(rows[i].message, note)
             rows[i] = replace(rows[i], verdict=Verdict(entry.verdict), message=message)
-        if not differing:
+        if not differing and _strict(entry, engine):
             for i in covered:
                 rows[i] = replace(
                     rows[i], verdict=Verdict.KNOWN_BUT_AGREES, message=f"remove the entry: {entry.reason}"
                 )
     return tuple(rows)
+
+
+def _strict(entry: Known, engine: str) -> bool:
+    """What is said of a reference is kept up to date by mmcore's gate: another engine may share the reference's fault."""
+    return entry.verdict == "known" or engine == OWN_ENGINE
 
 
 def _covers(entry: Known, row: Row, engine: str) -> bool:

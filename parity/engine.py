@@ -52,7 +52,7 @@ CAPABILITIES: Mapping[str, str] = MappingProxyType(
         "at_theta": "evaluates a model at a given theta",
         "optimum": "finds its own optimum",
         "default": "can stop where its default settings stop (references only: plain lmer)",
-        "partial": "may answer `unsupported` for some models of the kinds it claims",
+        "partial": "may answer `unsupported` for some models of the kinds it claims, and skip what is too costly",
         "all_quantities": "offers every quantity of the registry (otherwise list those offered)",
     }
 )

@@ -64,6 +64,11 @@ def load_known(path: Path = KNOWN_FILE) -> tuple[Known, ...]:
     return _checked(entries, path.name)
 
 
+def faults_of_references() -> tuple[Known, ...]:
+    """The known differences in which the reference is at fault, whichever engine is compared."""
+    return tuple(entry for entry in load_known() if entry.verdict == "reference_wrong" and entry.engine == "*")
+
+
 def from_mapping(expected: Mapping[str, str], engine: str) -> tuple[Known, ...]:
     """Entries from `{"case:quantity": reason}`, both sides of the colon being patterns; the form of
     `check_engine`.

@@ -69,6 +69,13 @@ STEPS = (
         ),
         "certified", ("certified",),
     ),
+    Step(
+        (
+            "cbpp_laplace", "cbpp_agq9", "cbpp_probit", "cbpp_nagq0", "ratpup_gamma", "epil_slope", "glm_snails_logit",
+            "glm_gasoline_gamma", "glm_quine_nb_given", "glm_epil_sqrt",
+        ),
+        "recorded", ("at_theta", "optimum"),
+    ),
     Step(("dyestuff_reml", "rail_ml", "machines_nested_reml"), "certified", ("certified",), refits=True),
 )  # fmt: skip
 
@@ -104,8 +111,12 @@ class Outcome:
 def load_mutants(path: Path = MUTANTS_FILE) -> tuple[Mutant, ...]:
     """Read the list.
 
-    Raises ------ MutantError if it cannot be read, a name is used twice, a replacement changes nothing, or
-    its text does not stand exactly once in its file."""
+    Raises
+    ------
+    MutantError
+        if it cannot be read, a name is used twice, a replacement changes nothing, or its text does not stand exactly
+        once in its file.
+    """
     try:
         mutants = msgspec.toml.decode(path.read_bytes(), type=_File).mutant
     except (OSError, msgspec.DecodeError, ValueError) as error:

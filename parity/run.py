@@ -300,6 +300,9 @@ def _each(one: Callable[[Case], CaseReport], cases: Sequence[Case], jobs: int) -
             finished, waiting = wait(waiting, return_when=FIRST_COMPLETED)
             for future in finished:
                 yield future.result()
+    except KeyboardInterrupt:
+        yield from (future.result() for future in waiting if future.done() and not future.cancelled())
+        raise
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
 

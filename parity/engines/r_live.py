@@ -39,7 +39,7 @@ HLMDIAG += (
 )  # fmt: skip
 
 _MODELS = frozenset(
-    {"lm", "glm", "lmm", "glmm", "weights", "offset", "contrasts", "at_theta", "optimum", "default"}
+    {"lm", "glm", "lmm", "glmm", "weights", "offset", "contrasts", "at_theta", "optimum", "default", "partial"}
 )
 _STATUS = {"crashed": "crashed", "timeout": "timeout", "r_error": "error", "protocol": "error"}
 _CODE = (

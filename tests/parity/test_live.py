@@ -12,7 +12,7 @@ import pytest
 
 from parity.case import load_cases, select
 from parity.engine import load
-from parity.quantities import of_kind
+from parity.quantities import REGISTRY, of_kind
 from parity.references import references
 from parity.report.text import r_snippet
 from parity.run import run
@@ -46,7 +46,7 @@ def test_mmcore_agrees_with_live_r_in_every_lane(r_live):
     assert report.exit_code == 0, [row for row in report.rows if row.outcome in ("fail", "infrastructure")]
     assert {row.quantity for row in report.rows} >= set(NAMES)
     at_theta = [row for row in report.rows if row.lane == "at_theta" and row.error is not None]
-    assert max(row.error for row in at_theta) <= 1e-9
+    assert max(row.error for row in at_theta if not REGISTRY[row.quantity].refits) <= 1e-9
 
 
 def test_live_r_is_what_was_recorded(r_live):
@@ -61,9 +61,14 @@ def test_live_r_is_what_was_recorded(r_live):
         assert set(now.values) == set(then.values)
         for name, value in now.values.items():
             assert value.labels == then.values[name].labels
-            np.testing.assert_allclose(
-                value.values, then.values[name].values, rtol=1e-6, atol=1e-9, err_msg=name
-            )
+            assert_scaled(value.values, then.values[name].values, name)
+
+
+def assert_scaled(got, want, message):
+    """To 1e-6 of the largest: a flat optimum is found to that on another processor."""
+    assert (np.isnan(got) == np.isnan(want)).all(), message
+    scale = max(np.nanmax(np.abs(want), initial=0.0), 1e-3)
+    assert np.nanmax(np.abs(got - want), initial=0.0) <= 1e-6 * scale, message
 
 
 def test_lme4_as_the_engine_under_test_agrees_with_its_own_recordings(r_live):
@@ -81,7 +86,7 @@ class Interrupting(MmcoreEngine):
 
     def run(self, case, quantities, theta=None):
         self.asked += 1
-        if self.asked == 4:
+        if self.asked == 6:  # of two cases in flight, two calls each, one at least is done
             os.killpg(os.getpgid(0), signal.SIGINT)
         return super().run(case, quantities, theta)
 """

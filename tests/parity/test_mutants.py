@@ -148,7 +148,7 @@ def test_an_engine_of_zeros_fails_every_case_and_every_number_that_is_not_zero()
     assert report.exit_code == 1
     assert {row.case for row in report.rows if row.outcome == "fail"} == {case.name for case in cases}
     passed = {(row.quantity, row.want) for row in report.rows if row.outcome == "pass"}
-    assert {want for _, want in passed} <= {0.0}
+    assert max(abs(want) for _, want in passed) < 1e-12  # zero, or what rounding left of it in a recording
     assert mutants.blind_spots() == ()
 
 
