@@ -85,6 +85,7 @@ def test_simulated_problems_have_the_stated_sizes():
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 def test_the_gate_catches_a_slow_down_and_raises_no_false_alarm():
     """An injected 30 % in at least 19 of 20 comparisons; identical code in none of 20."""
     base, head = change.Side("base", ROOT), change.Side("head", ROOT)
