@@ -1,5 +1,6 @@
 """A case: one model on one data set, as data. Every engine gets the same case and nothing else.
- A case is a JSON file in `parity/cases/`. It holds no code: the formula is text that the engines parse,
+
+A case is a JSON file in `parity/cases/`. It holds no code: the formula is text that the engines parse,
 columns that the data set lacks are given as numbers. Its `id` is a hash of what defines the model, so that
 a recording made for an older content of the case is noticed.
 """

@@ -1,5 +1,6 @@
 """From two results to verdicts: label by label, element by element, and closed against success by accident.
- Order of judgement for a case in a lane: did both sides answer at all; is the design the same; then each
+
+Order of judgement for a case in a lane: did both sides answer at all; is the design the same; then each
 quantity on its own. At an optimum the deviances come first: values that differ because the optimum differs
 get the verdict of the optimum, and a better one counts only when the reference's own criterion, evaluated
 at the engine's theta (the "witness"), confirms it. Known differences are applied to the rows of a whole
@@ -177,7 +178,7 @@ def _absent(pair: Pair, quantity: Quantity, engine_lacks: bool, reference_lacks:
         return _row(pair, name, verdict, f"{pair.reference.engine}: {theirs.message}")
     if not engine_lacks:
         return _row(pair, name, Verdict.UNDEFINED_IN_REFERENCE, _said(theirs))
-    if ours is not None and ours.kind == "skipped" and "partial" in pair.claims:
+    if ours is not None and ours.kind in ("skipped", "unsupported") and "partial" in pair.claims:
         return _row(pair, name, Verdict.UNSUPPORTED, f"{pair.engine.engine}: {ours.message}")
     if ours is None or ours.kind != "undefined":
         said = "neither value nor reason" if ours is None else ours.message
@@ -438,7 +439,7 @@ def apply_known(rows: Sequence[Row], known: Sequence[Known], engine: str) -> tup
 
 
 def _strict(entry: Known, engine: str) -> bool:
-    """What is said of a reference is kept up to date by mmcore's gate: another engine may share the reference's fault."""
+    """What is said of a reference is kept up to date by mmcore's gate: another engine may share its fault."""
     return entry.verdict == "known" or engine == OWN_ENGINE
 
 

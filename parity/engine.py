@@ -1,5 +1,6 @@
 """What an engine is, and how one is found.
- An engine is any object with `name`, `version`, `capabilities` and `run`. It gets a case and the names of
+
+An engine is any object with `name`, `version`, `capabilities` and `run`. It gets a case and the names of
 quantities and answers with `Results`; it never raises for a bad case, it says so in the status. Engines are
 found by built-in name, by `package.module:factory`, or through the entry-point group `parity.engines`. They
 are imported only when asked for, so that a library that is not installed costs nothing.

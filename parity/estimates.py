@@ -13,6 +13,8 @@ import numpy as np
 
 from mmcore.design import Design, RandomTerm, build
 from mmcore.errors import RankWarning
+from mmcore.families import family_named
+from mmcore.response import reader, with_trials
 from parity.case import Case, frame
 from parity.results import Missing, Value, scalar
 
@@ -35,6 +37,7 @@ class Estimates:
     residuals: np.ndarray | None = None  # (n,) y - fitted
     converged: bool | None = None
     rows: Mapping[str, np.ndarray] | None = None  # further quantities by row, (n,) each
+    family: str = "gaussian"  # of others, vcov is by the Hessian in all parameters, and sigma is one
 
 
 # Quantities that `values` gives when modes and fitted values are reported.
@@ -47,16 +50,23 @@ QUANTITIES = frozenset(
 
 
 def design_of(case: Case) -> Design:
-    """The design of a case, by mmcore's reading of the formula."""
+    """The design of a case, by mmcore's reading of the formula.
+
+    Of a generalised model y holds means of a row (proportions for a binomial), and the weights are numbers of trials
+    where there are any.
+    """
+    options: dict[str, Any] = {
+        "weights": case.weights,
+        "offset": case.offset,
+        "contrasts": case.contrasts or None,
+    }
+    family = family_named(case.family, case.link) if case.kind in ("glm", "glmm") else None
+    if family is not None:
+        options |= {"allow_saturated": True, "response": reader(family)}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RankWarning)  # which columns are left shows in the names
-        return build(
-            case.formula,
-            frame(case),
-            weights=case.weights,
-            offset=case.offset,
-            contrasts=case.contrasts or None,
-        )
+        design = build(case.formula, frame(case), **options)
+    return design if family is None else with_trials(design, family)
 
 
 def columns_of(design: Design) -> dict[str, np.ndarray]:
@@ -107,15 +117,17 @@ def values(design: Design, found: Estimates) -> dict[str, Value]:
     """All quantities that follow from estimates, labelled."""
     names, rows = design.x_names, tuple(str(label) for label in design.index)
     parameters = sum(t.n_effects * (t.n_effects + 1) // 2 for t in design.terms)
-    df = design.p + parameters + 1
+    generalised = found.family != "gaussian"
+    df = design.p + parameters + (found.family not in ("binomial", "poisson"))
+    suffix = "_hessian" if generalised else ""
     out = {
         "n_obs": scalar(design.n), "p_fixed": scalar(design.p), "q_random": scalar(design.q),
         "df": scalar(df),
         "criterion": scalar(found.criterion), "loglik": scalar(-found.criterion / 2),
         "aic": scalar(found.criterion + 2 * df), "bic": scalar(found.criterion + np.log(design.n) * df),
         "sigma": scalar(found.sigma), "fixef": Value(names, found.beta),
-        "se_fixef": Value(names, np.sqrt(np.diag(found.vcov))),
-        "vcov_fixef": Value(tuple(_pairs(names)), np.ravel(found.vcov)),
+        f"se_fixef{suffix}": Value(names, np.sqrt(np.diag(found.vcov))),
+        f"vcov_fixef{suffix}": Value(tuple(_pairs(names)), np.ravel(found.vcov)),
         **_covariances(design.terms, found),
     }  # fmt: skip
     if found.modes is not None:

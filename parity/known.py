@@ -1,5 +1,6 @@
 """Known differences: expected mismatches as data, each with a reason and evidence. They are strict.
- An entry that covers a comparison which agrees turns it into a failure (`known_but_agrees`), so that a
+
+An entry that covers a comparison which agrees turns it into a failure (`known_but_agrees`), so that a
 mended difference cannot stay on the list. Developers of other engines keep their own list and hand it to
 `check_engine`.
 """
@@ -66,7 +67,9 @@ def load_known(path: Path = KNOWN_FILE) -> tuple[Known, ...]:
 
 def faults_of_references() -> tuple[Known, ...]:
     """The known differences in which the reference is at fault, whichever engine is compared."""
-    return tuple(entry for entry in load_known() if entry.verdict == "reference_wrong" and entry.engine == "*")
+    return tuple(
+        entry for entry in load_known() if entry.verdict == "reference_wrong" and entry.engine == "*"
+    )
 
 
 def from_mapping(expected: Mapping[str, str], engine: str) -> tuple[Known, ...]:

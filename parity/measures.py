@@ -1,6 +1,7 @@
 """How far an engine's values are from the reference's: one error per element, by the measure the registry
 names.
- All measures are zero at agreement, free of the unit of y, and infinite where one side is infinite and the
+
+All measures are zero at agreement, free of the unit of y, and infinite where one side is infinite and the
 other is not. NaN marks elements that neither side defines.
 """
 

@@ -1,10 +1,12 @@
 """The registry: every number that is compared, by name. Names, definitions, sources and measures stand here
 once.
- A quantity is a definition, never a bare name: two R functions that disagree are two quantities. Each row
+
+A quantity is a definition, never a bare name: two R functions that disagree are two quantities. Each row
 names the R function that computes it (same name, in `r_reference/R/`), so the table below is also the index
 of the R sources. Gates are in `policy.toml`; documentation tables and command-line listings are made from
 this file.
- Notation. n rows, p columns of X (full rank), q random effects; W = diag(prior weights); `V = sigma^2 (W^-1
+
+Notation. n rows, p columns of X (full rank), q random effects; W = diag(prior weights); `V = sigma^2 (W^-1
 + Z Lambda Lambda' Z')`; `C = (X' V^-1 X)^-1`; `P = V^-1 - V^-1 X C X' V^-1`; `r = y - offset - X beta`
 (marginal residual); `e = r - Z b` (conditional residual); `h` the diagonal of the matrix that maps y to the
 conditional fitted values. A deleted set A (one row, or all rows of one level) changes beta by `Delta_A = C

@@ -1,9 +1,11 @@
 """What an engine says about a case: named quantities, each with labels and values, in one schema for every
 engine.
- Labels are mandatory: engines are compared label by label, never position by position. How each kind of
+
+Labels are mandatory: engines are compared label by label, never position by position. How each kind of
 quantity is labelled (scalars `""`, pairs `"a|b"`, rows by their 1-based number in the data set, levels
 `"group|level"`) is written in `quantities.INDEXES`.
- A recording is a `Results` and where it came from, in one JSON file (compressed where large) with a
+
+A recording is a `Results` and where it came from, in one JSON file (compressed where large) with a
 checksum.
 """
 

@@ -1,5 +1,6 @@
 """The one loop: case by case through engine and reference, and the report that all views are made from.
- Each case stands behind a barrier: what fails there is a verdict of that case, never the end of the run.
+
+Each case stands behind a barrier: what fails there is a verdict of that case, never the end of the run.
 Ctrl-C keeps what was done so far.
 """
 

@@ -1,7 +1,7 @@
 """What was measured, as a file: figures, and under what conditions. Every published number is read from such a file.
 
-Two kinds lie in ``benchmarks/measured/``: ``fit.json`` (`parity bench run --json`), and tables of any other benchmark
-(`Table`), which a module below ``benchmarks/`` writes with `write`.
+Two kinds lie in ``benchmarks/measured/``: ``fit.json`` and ``large.json`` (`parity bench run --json`), and tables of
+any other benchmark (`Table`), which a module below ``benchmarks/`` writes with `write`.
 """
 
 import os
@@ -17,6 +17,8 @@ from parity.bench.against import Entry, Point
 from parity.bench.history import commit, machine, now
 
 SCHEMA = 1
+# files of `Fits`, and their titles on the page
+FITS = {"fit.json": "Formula to fit", "large.json": "Formula to fit: the largest models"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +127,6 @@ def read(path: Path, kind: type[Kind]) -> Kind:
 
 
 def tables(folder: Path) -> Sequence[tuple[str, Table]]:
-    """All tables of a folder, by name of file; ``fit.json`` is not one."""
-    files = sorted(path for path in folder.glob("*.json") if path.name != "fit.json")
+    """All tables of a folder, by name of file; those of ``FITS`` are none."""
+    files = sorted(path for path in folder.glob("*.json") if path.name not in FITS)
     return [(path.stem, read(path, Table)) for path in files]

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from parity.bench.against import Entry, milliseconds, told
-from parity.bench.measured import Conditions, Fits, Table, read, tables
+from parity.bench.measured import FITS, Conditions, Fits, Table, read, tables
 from parity.bench.timing import slope
 
 NOTE = "<!-- made by scripts/make_docs.py from benchmarks/measured/; measure again instead of editing this page -->"
@@ -22,10 +22,11 @@ KINDS = {"n": "rows", "q": "levels", "terms": "crossed random terms"}
 def page(folder: Path) -> str:
     """The page. Without figures it says so. Raises MeasuredError for a file that cannot be read."""
     parts = ["# Speed", NOTE, HOW]
-    if (folder / "fit.json").exists():
-        fits = read(folder / "fit.json", Fits)
-        parts += ["## Formula to fit", conditions(fits.conditions), *_problems(fits.entries), *_curves(fits)]
-    else:
+    there = [(folder / name, title) for name, title in FITS.items() if (folder / name).exists()]
+    for path, title in there:
+        fits = read(path, Fits)
+        parts += [f"## {title}", conditions(fits.conditions), *_problems(fits.entries), *_curves(fits)]
+    if not there:
         parts.append("Nothing has been measured yet.")
     for _, table in tables(folder):
         parts += [f"## {table.title}", table.note, conditions(table.conditions), _generic(table)]

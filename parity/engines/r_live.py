@@ -38,8 +38,8 @@ HLMDIAG += (
     "resid_marginal_studentized", "resid_marginal_cholesky", "fitted_marginal", "fitted_ls", "resid_ls",
 )  # fmt: skip
 
-_MODELS = frozenset(
-    {"lm", "glm", "lmm", "glmm", "weights", "offset", "contrasts", "at_theta", "optimum", "default", "partial"}
+_MODELS = frozenset({"lm", "glm", "lmm", "glmm", "weights", "offset", "contrasts", "partial"}) | frozenset(
+    {"at_theta", "optimum", "default"}
 )
 _STATUS = {"crashed": "crashed", "timeout": "timeout", "r_error": "error", "protocol": "error"}
 _CODE = (

@@ -11,11 +11,13 @@ from typing import Any
 import numpy as np
 
 from mmcore.design import Design
+from mmcore.families import family_named
 from parity.case import Case
 from parity.engine import Engine, EngineUnavailable
 from parity.estimates import (
     QUANTITIES,
     Estimates,
+    Unsupported,
     answer,
     attempt,
     columns_of,
@@ -33,7 +35,13 @@ from parity.rworker import RWorkers, r_environment
 
 TIMEOUT = 120.0  # seconds that one case may take
 MODELS = frozenset({"lmm", "partial", "contrasts", "optimum"})
-FEATURES = {"nlme": frozenset({"weights"}), "glmmTMB": frozenset({"offset"})}
+HESSIAN = {"se_fixef_hessian", "vcov_fixef_hessian"}
+FEATURES = {
+    "nlme": frozenset({"weights"}),
+    "glmmTMB": frozenset({"glmm", "offset", "weights", *HESSIAN}),  # weights: numbers of trials only
+}
+# Whose Laplace approximation is glmer's too: with other links glmmTMB takes observed weights, glmer expected ones.
+CANONICAL = {"binomial": "logit", "poisson": "log"}
 _STATUS = {"crashed": "crashed", "timeout": "timeout", "r_error": "error", "protocol": "error"}
 
 
@@ -56,6 +64,7 @@ class RPackage:
         self._workers.close()
 
     def _content(self, case: Case, quantities: Sequence[str]) -> dict[str, Any]:
+        _need_the_same_likelihood(self.name, case)
         design = design_of(case)
         need_fixed_and_unstructured(design)
         reply = self._workers.call(f"fit_{self._package}", {"request": _request(design, case)}, TIMEOUT)
@@ -64,7 +73,7 @@ class RPackage:
             unsupported = reply.status == "r_error" and "crossed" in reply.message
             status = "unsupported" if unsupported else _STATUS[reply.status]
             return {"status": status, "message": reply.message, "warnings": said}
-        found = _estimates(design, reply)
+        found = _estimates(design, reply, case.family)
         held, missing = answer(quantities, values(design, found), self.capabilities)
         ratio = min(np.linalg.eigvalsh(c)[0] for c in found.covariances) / found.sigma**2
         return {
@@ -83,12 +92,15 @@ def _request(design: Design, case: Case) -> dict[str, Any]:
         else:
             columns[name] = {"kind": "double", "values": np.asarray(column, dtype=np.float64)}
     request: dict[str, Any] = {
-        "columns": columns, "reml": case.reml,
+        "columns": columns, "reml": case.reml and case.kind == "lmm",
         "terms": {
             f"t{i}": {"effects": t.n_effects, "intercept": has_intercept(t)}
             for i, t in enumerate(design.terms)
         },
     }  # fmt: skip
+    if case.kind == "glmm":
+        family = family_named(case.family, case.link)
+        request |= {"family": case.family, "link": family.link.name}
     for role, vector in (("weights", design.weights), ("offset", design.offset)):
         if vector is not None:
             columns[role] = {"kind": "double", "values": np.asarray(vector, dtype=np.float64)}
@@ -96,7 +108,24 @@ def _request(design: Design, case: Case) -> dict[str, Any]:
     return request
 
 
-def _estimates(design: Design, reply: Reply) -> Estimates:
+def _need_the_same_likelihood(package: str, case: Case) -> None:
+    """Raise `Unsupported` for models whose criterion the package defines otherwise than lme4, or not at all."""
+    if case.kind != "glmm":
+        if package == "glmmTMB" and case.weights is not None:
+            raise Unsupported(
+                "prior weights of a Gaussian model: glmmTMB multiplies the log-likelihood by them"
+            )
+        return
+    family = family_named(case.family, case.link)
+    if CANONICAL.get(case.family) != family.link.name:
+        raise Unsupported(f"{family.label()}: its Laplace approximation is defined otherwise by glmer")
+    if case.nagq != 1:
+        raise Unsupported(f"{case.nagq} quadrature points: only the Laplace approximation")
+    if case.weights is not None and case.family != "binomial":
+        raise Unsupported("prior weights that are no numbers of trials")
+
+
+def _estimates(design: Design, reply: Reply, family: str) -> Estimates:
     said = reply.value
     p = design.p
     sizes = [t.n_effects for t in design.terms]
@@ -106,7 +135,7 @@ def _estimates(design: Design, reply: Reply) -> Estimates:
         sigma=float(said["sigma"][0]),
         covariances=tuple(c.reshape(k, k) for c, k in zip(said["covariances"], sizes, strict=True)),
         modes=tuple(b.reshape(-1, k) for b, k in zip(said["modes"], sizes, strict=True)),
-        fitted=fitted, residuals=design.y - fitted, converged=bool(said["converged"][0]),
+        fitted=fitted, residuals=design.y - fitted, converged=bool(said["converged"][0]), family=family,
     )  # fmt: skip
 
 

@@ -1,5 +1,6 @@
 """Recorded references: what R said once, read from `r_reference/recorded/SOURCE/CASE.json`.
- A source is one set of programs (say lme4 1.1-31 on R 4.2.2, or HLMdiag 0.5.1); several may stand side by
+
+A source is one set of programs (say lme4 1.1-31 on R 4.2.2, or HLMdiag 0.5.1); several may stand side by
 side. The one with most cases is the primary source. The others are partial: a case they lack is not held,
 which is no error. A recording answers only for the content of the case that it was made for, and only at
 its own theta.

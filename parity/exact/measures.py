@@ -166,7 +166,7 @@ def measures(at: Point) -> dict[str, Labelled]:
 
 
 def within_levels(at: Point) -> dict[str, Labelled]:
-    """Least squares within levels, and its distance from the modes: part of no certificate, since no optimum is in it."""
+    """Least squares within levels, and its distance from the modes; certificates do not hold them."""
     dense = Dense(at)
     return {"ranef_ls": _ranef_ls(dense), "compare_eb_ls": _compare_eb_ls(dense)}
 

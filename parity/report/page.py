@@ -1,6 +1,7 @@
 """The report as one HTML page that needs nothing else: no network, no script, light and dark, wide and
 narrow.
- Everything that comes from a case, an engine or a reference is escaped by the template engine; the heat map
+
+Everything that comes from a case, an engine or a reference is escaped by the template engine; the heat map
 is inline SVG drawn by the template from the numbers prepared here.
 """
 

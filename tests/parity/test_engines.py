@@ -24,6 +24,7 @@ from parity.estimates import (
 )
 from parity.isolated import Isolated
 from parity.quantities import NAMES
+from parity.references import references
 from parity.run import run
 from parity.verdicts import Verdict
 
@@ -256,6 +257,30 @@ def test_glmmtmb_agrees_or_is_said_to_be_absent():
         engine.close()
     assert _digits(report, "criterion") > 9
     assert _digits(report, "varcorr") > 4
+
+
+@pytest.mark.live
+def test_glmmtmb_confirms_laplace_fits_and_leaves_what_it_defines_otherwise():
+    """A second program with derivatives of its own, by automatic differentiation: criterion and Hessian."""
+    try:
+        engine = load("glmmTMB")
+    except EngineUnavailable:
+        pytest.skip("glmmTMB is not installed")
+    recorded = references("recorded")[0][:1]
+    names = ["cbpp_laplace", "cbpp_weights", "cbpp_olre", "grouseticks_nested", "epil_offset", "cbpp_probit"]
+    try:
+        cases = select(load_cases(), names)
+        theirs = run(cases, engine, recorded, lanes=["optimum"])
+        ours = run(cases, load("mmcore"), [engine], lanes=["optimum"])
+    finally:
+        engine.close()
+    for report in (theirs, ours):
+        probit = [row for row in report.rows if row.case == "cbpp_probit"]
+        assert [row.verdict for row in probit] == [Verdict.UNSUPPORTED]
+        assert _digits(report, "criterion") > 8
+        assert _digits(report, "se_fixef_hessian") > 5.5
+        assert _digits(report, "varcorr") > 4.5
+        assert _digits(report, "fixef") > 4.5
 
 
 def test_an_engine_whose_library_is_absent_says_what_to_install(monkeypatch):

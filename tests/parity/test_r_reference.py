@@ -463,7 +463,9 @@ def test_first_principles_equal_what_hlmdiag_said(lme4, name):
     recorded = HLMDIAG_RECORDED.run(CASES[name], NAMES)
     assert recorded.status == "ok"
     assert set(MEASURES) <= set(recorded.values)
-    one_step = [quantity for quantity in recorded.values if not REGISTRY[quantity].refits]  # refits: test_refits.py
+    one_step = [
+        quantity for quantity in recorded.values if not REGISTRY[quantity].refits
+    ]  # refits: test_refits.py
     live = lme4.run(CASES[name], one_step, theta=recorded.theta)
     for quantity in one_step:
         value = recorded.values[quantity]

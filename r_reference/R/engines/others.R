@@ -117,6 +117,11 @@ fit_nlme <- function(request) {
 
 # --- glmmTMB ----------------------------------------------------------------------------------------------------
 
+.tmb_family <- function(family, link) {
+  switch(family, binomial = stats::binomial(link), poisson = stats::poisson(link),
+         unsupported_model("family ", family))
+}
+
 fit_glmmTMB <- function(request) {
   d <- .design_frame(request)
   terms <- request$terms
@@ -126,7 +131,10 @@ fit_glmmTMB <- function(request) {
   x <- grep("^x[0-9]+$", names(d), value = TRUE)
   formula <- stats::reformulate(c("0", x, bars), "y")
   if (!is.null(request$offset)) formula <- stats::update(formula, stats::as.formula(paste("~ . + offset(", request$offset, ")")))
-  m <- glmmTMB::glmmTMB(formula, data = d, REML = isTRUE(request$reml))
+  arguments <- list(formula, data = d, REML = isTRUE(request$reml))
+  if (!is.null(request$family)) arguments$family <- .tmb_family(request$family, request$link)
+  if (!is.null(request$weights)) arguments$weights <- d[[request$weights]]
+  m <- do.call(glmmTMB::glmmTMB, arguments)
   V <- glmmTMB::VarCorr(m)$cond
   b <- glmmTMB::ranef(m)$cond
   each <- function(f) lapply(seq_along(terms), function(i) f(paste0("g", i - 1L), .names(terms[[i]], i - 1L)))
