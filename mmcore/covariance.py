@@ -39,7 +39,7 @@ __all__ = [
 
 START = 0.55  # relative sd to start from: at 1 a capped Newton step can land exactly on theta = 0
 LARGE = 2.0  # relative sd of a second start
-PROBES = (0.0, 0.2, 5.0)  # multiples of the standard deviations at an optimum where a lower one is looked for
+FAR = 5.0  # multiple of the standard deviations at an optimum where a lower one is looked for
 NEARLY_SINGULAR = 0.1  # relative pivot in the chart below which a second optimum is looked for
 PIVOT_RATIO = 6.0  # an effect with this many times the remaining variance of an earlier one goes before it
 
@@ -566,17 +566,17 @@ class BlockCovariance:
         return out
 
     def probes(self, par: np.ndarray) -> list[np.ndarray]:
-        """Parameters far from ``par``: all random effects gone, small and large, and one term gone at a time."""
+        """Parameters far from ``par``: all random effects large, and one term gone at a time."""
         pieces = self.split(par)
 
         def rescaled(sizes: Sequence[float]) -> np.ndarray:
             return _joined([s.scaled(p, by) for s, p, by in zip(self.structures, pieces, sizes, strict=True)])
 
         terms = range(len(self.structures))
-        out = [rescaled([by] * len(terms)) for by in PROBES]
-        if len(terms) > 1:
-            out += [rescaled([float(t != gone) for t in terms]) for gone in terms]
-        return out
+        return [
+            rescaled([FAR] * len(terms)),
+            *(rescaled([float(t != gone) for t in terms]) for gone in terms),
+        ]
 
     @property
     def bounds(self) -> tuple[np.ndarray, np.ndarray] | None:

@@ -20,6 +20,7 @@ from .errors import FitError
 __all__ = ["Control", "Objective", "Optimum", "Status", "minimize"]
 
 SLOW = 20  # iterations after which another start is worth its price
+SHARP = 40.0  # deviance units
 SNAP = 2e-3  # a scale below this is tried at exactly zero
 
 
@@ -207,9 +208,10 @@ def _advance(run: _Run, secant: _Secant | None, tolerance: float) -> bool:
     if secant is not None and secant.C.any():
         least, direction = _restricted_step(run.g, run.H, free)[2:]
     saddle = least < -1e-6 * max(np.abs(run.H.diagonal()).max(), 1.0)
-    # the last step is taken all the same: what it leaves is the decrement times its rate of fall
+    # the last step is taken all the same: what it leaves is the decrement times its next rate of fall, which is the
+    # rate so far, and its square for Newton's method
     rate = min(1.0, decrement / run.decrement) if run.decrement > 0 else 1.0
-    run.decrement, converged = decrement, decrement * rate < tolerance
+    run.decrement, converged = decrement, decrement * (rate if secant else rate**2) < tolerance
     if converged and saddle:
         there = _leave_saddle(run, direction)
         if there is not None:
@@ -295,8 +297,15 @@ def _best(runs: list[_Run]) -> _Run:
 
 
 def _from_probes(best: _Run, scales: np.ndarray, control: Control) -> list[_Run]:
-    """A run from the lowest of the probes, if that is lower than the best run: then it was a local optimum."""
-    probes = [best.attempt(par) for par in best.objective.probes(best.here.par)]
+    """A run from the lowest of the probes, if that is lower than the best run: then it was a local optimum.
+
+    Where the optimum is so sharp that its parabola rises by ``SHARP`` up to the probe, nothing is evaluated.
+    """
+    probes = []
+    for par in best.objective.probes(best.here.par):
+        step = par - best.here.par
+        if float(step @ best.H @ step) < 2.0 * SHARP:
+            probes.append(best.attempt(par))
     lowest = min(probes, key=lambda point: point.f, default=best.here)
     if lowest.f >= best.here.f - 1e-9 * (1.0 + abs(best.here.f)):
         return []

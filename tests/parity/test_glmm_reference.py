@@ -1,10 +1,12 @@
 """R as a reference for generalised models: exact where it is said to be exact, and what glmer leaves open."""
 
 import math
+import subprocess
 
 import numpy as np
 import pytest
 
+import mmcore as mm
 from parity.case import Case, CaseError, frame, load_case, load_cases
 from parity.engine import load, needs, point
 from parity.engines.mmcore import MmcoreEngine
@@ -170,3 +172,29 @@ def test_a_negative_binomial_mixed_model_of_unknown_size_is_not_claimed():
         assert engine.run(case, ["criterion"]).status == "unsupported"
     finally:
         engine.close()
+
+
+GLMER_NB = """
+suppressMessages(library(lme4))
+d <- MASS::epil
+m <- glmer.nb(y ~ lbase * trt + lage + V4 + (1 | subject), d)
+cat(sprintf("%.17g", c(getME(m, "glmer.nb.theta"), -2 * as.numeric(logLik(m)), sqrt(unlist(VarCorr(m))), fixef(m))))
+"""
+
+
+@pytest.mark.live
+def test_a_negative_binomial_of_estimated_size_is_that_of_glmer_nb_and_no_less_likely():
+    """glmer.nb searches the size to three digits by values of a likelihood with tolPwrss = 1e-7."""
+    done = subprocess.run(
+        ["Rscript", "-e", GLMER_NB], capture_output=True, text=True, check=True, timeout=300
+    )
+    size, minus2loglik, sd, *beta = map(float, done.stdout.split())
+    fit = mm.glmer(
+        "y ~ lbase * trt + lage + V4 + (1 | subject)",
+        mm.load_dataset("MASS_epil"),
+        family="negative.binomial",
+    )
+    assert fit.family.theta == pytest.approx(size, rel=1e-3)
+    assert -1e-2 < -2 * fit.loglik - minus2loglik < 1e-6
+    assert fit.varcorr.to_frame()["sdcor"].iloc[0] == pytest.approx(sd, rel=1e-3)
+    assert np.abs((fit.fixef.to_numpy() - beta) / fit.se.to_numpy()).max() < 1e-3
