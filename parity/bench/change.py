@@ -38,6 +38,9 @@ Outcome = Literal[
 ]  # fmt: skip
 
 
+EXTENSIONS = 4  # times that as many rounds again are run while the interval does not tell
+
+
 class BenchError(RuntimeError):
     """A side could not be started or gave no answer; the message says which and why."""
 
@@ -122,7 +125,7 @@ def worktree(repository: Path, revision: str) -> Iterator[Path]:
 def compare_stage(
     base: Side, head: Side, problem: str, stage: str, rounds: int, rule: Rule, seed: int = 0
 ) -> StageChange:
-    """Judge one stage. Answers first, then evaluations, then time."""
+    """Judge one stage. Answers first, then evaluations, then time, on a noisy machine in more rounds than asked for."""
     first = {side.name: side.ask(problem, stage, 1) for side in (base, head)}
     told = _unusable(problem, stage, first[base.name], first[head.name])
     if told is not None:
@@ -131,7 +134,14 @@ def compare_stage(
     repeats = repeats_for(first[base.name]["seconds"])
     sides = {s.name: (lambda s=s: s.ask(problem, stage, repeats)["seconds"]) for s in (base, head)}
     times = in_turns(sides, rounds)
-    change = ratio(times[head.name], times[base.name], np.random.default_rng(seed), rule.level)
+    rng = np.random.default_rng(seed)
+    change = ratio(times[head.name], times[base.name], rng, rule.level)
+    for _ in range(EXTENSIONS):
+        if not change.low < rule.ratio < change.high:  # the interval is on one side of what matters
+            break
+        more = in_turns(sides, rounds)
+        times = {name: np.concatenate([times[name], more[name]]) for name in times}
+        change = ratio(times[head.name], times[base.name], rng, rule.level)
     outcome: Outcome = "same"
     if slower(change, rule):
         outcome = "slower"
