@@ -20,7 +20,7 @@ from .errors import FitError
 __all__ = ["Control", "Objective", "Optimum", "Status", "minimize"]
 
 SLOW = 20  # iterations after which another start is worth its price
-SHARP = 40.0  # deviance units
+SHARP = 40.0  # deviance units of expected rise from which on a probe is not worth an evaluation
 SNAP = 2e-3  # a scale below this is tried at exactly zero
 
 

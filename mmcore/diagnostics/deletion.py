@@ -18,6 +18,7 @@ from ..kernels.one_factor import OneFactor
 from ..linear import LinearFit
 from .batched import PairProducts, batched_refits, can_batch
 from .expansion import TOLERANCE, can_expand, expanded_refits
+from .marginal import need_fixed
 from .progress import Progress, spread
 from .refit import Refits, refit_sets, stack
 from .units import Units, groups_of, pad, units
@@ -225,12 +226,14 @@ class CaseDeletion:
 
     def cooks_distance(self) -> Any:
         """(b - b_(i))' C^-1 (b - b_(i)) / p with C = vcov of the full fit."""
+        need_fixed(self.fit.design.p)
         C = self.fit.vcov.to_numpy()
         d = self._delta
         return self._value((d * np.linalg.solve(C, d.T).T).sum(axis=1) / len(C), "cooksd")
 
     def mdffits(self) -> Any:
         """(b - b_(i))' C_(i)^-1 (b - b_(i)) / p with C_(i) = vcov of the refit."""
+        need_fixed(self.fit.design.p)
         d, good = self._delta, self._good
         out = np.full(len(d), np.nan)
         scaled = np.linalg.solve(self.vcov[good], d[good][:, :, None])[:, :, 0]
@@ -239,12 +242,14 @@ class CaseDeletion:
 
     def covtrace(self) -> Any:
         """|tr(C^-1 C_(i)) - p|."""
+        need_fixed(self.fit.design.p)
         C = self.fit.vcov.to_numpy()
         inverse = np.linalg.inv(C)
         return self._value(np.abs(np.einsum("ij,uji->u", inverse, self.vcov) - len(C)), "covtrace")
 
     def covratio(self) -> Any:
         """det C_(i) / det C; below 1 where the refit is more precise."""
+        need_fixed(self.fit.design.p)
         half = np.linalg.inv(np.linalg.cholesky(self.fit.vcov.to_numpy()))
         out = np.full(len(self.units), np.nan)
         out[self._good] = np.linalg.det(half @ self.vcov[self._good] @ half.T)

@@ -38,7 +38,7 @@ class OneStep:
 
 def one_step(ws: Marginal, u: Units) -> OneStep:
     """All one-step measures at once."""
-    need_fixed(ws)
+    need_fixed(ws.p)
     out = _rows(ws, u) if u.is_rows else _sets(ws, u)
     lost = np.isnan(out.covratio)
     if lost.any():
@@ -97,7 +97,7 @@ def _sigma(ws: Marginal, loss: np.ndarray, size: np.ndarray) -> np.ndarray:
 
 def plugin_cooks_distance(ws: Marginal, pearson: np.ndarray) -> np.ndarray:
     """(n,) lme4's: squared Pearson residual over (1 - h)^2, times h / (sigma^2 p); ``pearson`` (n,)."""
-    need_fixed(ws)
+    need_fixed(ws.p)
     P = ws.P
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.where(P > 0, (pearson / P) ** 2 * (1.0 - P) / (ws.p * ws.fit.sigma**2), np.nan)

@@ -101,7 +101,7 @@ def need_gaussian(fit: Fit, what: str) -> None:
         raise UnsupportedError(f"{what} are defined for linear models, not for family {fit.family.label()}")
 
 
-def need_fixed(ws: Marginal) -> None:
+def need_fixed(p: int) -> None:
     """Raise if the model has no fixed effects to be influenced."""
-    if not ws.p:
+    if not p:
         raise UnsupportedError("the model has no fixed effects, so deletion cannot change them")

@@ -417,7 +417,7 @@ def _unit_values(prefix: str, found: Any) -> tuple[list[str], np.ndarray]:
 def _deleted_vcov(influence: Any) -> Any:
     deletion = influence.deletion
     labels = _pairs(deletion.fixef.columns)
-    return pd.DataFrame(deletion.vcov.reshape(-1, len(labels)), deletion.fixef.index, labels)
+    return pd.DataFrame(deletion.vcov.reshape(len(deletion.vcov), len(labels)), deletion.fixef.index, labels)
 
 
 def _deleted_crossprod(influence: Any) -> Any:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 from flint import arb
 
-from parity.exact.balls import Ball, Matrix, NotEnclosed, inverse, submatrix
+from parity.exact.balls import Ball, Matrix, NotEnclosed, inverse, scaled_rows, submatrix
 from parity.exact.lmm import Products
 
 ALIASED = 1e-7  # of the length of a column within the level
@@ -49,10 +49,7 @@ def _coefficients(data: Products, rows: np.ndarray) -> list[Ball]:
     """(p,) of weighted least squares on some rows, NaN where aliased."""
     index = rows.tolist()
     X, y = submatrix(data.X, index, range(data.p)), submatrix(data.y, index, [0])
-    XtW = submatrix(data.X, index, range(data.p)).transpose()
-    for i in range(data.p):
-        for k, row in enumerate(index):
-            XtW[i, k] *= data.weights[row]
+    XtW = scaled_rows(X, [data.weights[row] for row in index]).transpose()
     gram = XtW * X
     kept = _estimable(gram)
     solution = inverse(submatrix(gram, kept, kept), "X'WX of a level") * submatrix(XtW * y, kept, [0])
@@ -71,7 +68,7 @@ def _estimable(gram: Matrix) -> list[int]:
             for a in range(gram.nrows()):
                 for b in range(gram.nrows()):
                     rest[a, b] -= column[a] * column[b] / left
-        elif not left <= limit and not abs(left) < limit + arb(1e-60):
+        elif not left <= limit:
             raise NotEnclosed("whether a column is aliased within a level is not proved")
     return kept
 

@@ -180,6 +180,7 @@
   one <- function(family) {
     values <- lapply(family, f, K = length(family))
     labels <- if (is.null(parts)) names(family)
+              else if (!length(parts)) character(0)
               else paste(rep(names(family), each = length(parts)), parts, sep = "|")
     list(labels = labels, values = unlist(values, use.names = FALSE))
   }
@@ -187,7 +188,7 @@
   list(labels = unlist(lapply(found, `[[`, "labels")), values = as.double(unlist(lapply(found, `[[`, "values"))))
 }
 
-.coefficients <- function(w) names(lme4::fixef(w$m))
+.coefficients <- function(w) as.character(names(lme4::fixef(w$m)))
 
 .coefficient_pairs <- function(w) as.vector(t(outer(.coefficients(w), .coefficients(w), paste, sep = "|")))
 
@@ -260,21 +261,31 @@ deletion_lambda_crossprod_group <- function(w) .crossprod(w, .level_refits(w))
 
 deletion_varcomp_group <- function(w) .varcomp(w, .level_refits(w))
 
+.need_fixed_effects <- function(w) {
+  if (!length(lme4::fixef(w$m))) missing_value("undefined", "a model without fixed effects has no influence on them")
+}
+
 # --- HLMdiag's measures of refits --------------------------------------------------------------------------------
 
 .cooks <- function(w, families) {
+  .need_fixed_effects(w)
   C <- .full_C(w)
   .each(families, function(refit, K) .distance(.moved(w, refit), C))
 }
 
-.mdffits <- function(w, families) .each(families, function(refit, K) .distance(.moved(w, refit), refit$C))
+.mdffits <- function(w, families) {
+  .need_fixed_effects(w)
+  .each(families, function(refit, K) .distance(.moved(w, refit), refit$C))
+}
 
 .covtrace <- function(w, families) {
+  .need_fixed_effects(w)
   C <- .full_C(w)
   .each(families, function(refit, K) if (anyNA(refit$C)) NaN else abs(sum(diag(solve(C, refit$C))) - nrow(C)))
 }
 
 .covratio <- function(w, families) {
+  .need_fixed_effects(w)
   C <- .full_C(w)
   .each(families, function(refit, K) if (anyNA(refit$C)) NaN else det(solve(C, refit$C)))
 }
@@ -314,6 +325,7 @@ rvc_group <- function(w) .rvc(w, .level_refits(w))
 }
 
 .cooks_influence <- function(w, families) {
+  .need_fixed_effects(w)
   C <- .full_C(w)
   p <- nrow(C)
   .each(families, function(refit, K) (K - p) / K * .distance(.moved(w, refit), C))

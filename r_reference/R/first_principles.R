@@ -51,6 +51,17 @@
   quadratic_form / (nrow(pieces$X) - if (pieces$reml) ncol(pieces$X) else 0L)
 }
 
+# R's functions of triangular matrices refuse the empty ones of a model without fixed effects.
+.cholesky <- function(A) if (nrow(A)) chol(A) else A
+
+.inverse <- function(A) if (nrow(A)) chol2inv(chol(A)) else A
+
+.backsolve <- function(R, x, ...) if (nrow(R)) backsolve(R, x, ...) else x
+
+.need_fixed_effects <- function(w) {
+  if (!w$p) missing_value("undefined", "a model without fixed effects has no influence on them")
+}
+
 .dense <- function(pieces) {
   X <- pieces$X
   G <- crossprod(as.matrix(pieces$LambdatZt))
@@ -58,7 +69,7 @@
   upper <- chol(relative_V)
   relative_Vinv <- chol2inv(upper)
   VinvX <- relative_Vinv %*% X
-  relative_C <- chol2inv(chol(crossprod(X, VinvX)))
+  relative_C <- .inverse(crossprod(X, VinvX))
   beta <- drop(relative_C %*% crossprod(VinvX, pieces$y))
   r <- drop(pieces$y - X %*% beta)
   Vinvr <- drop(relative_Vinv %*% r)
@@ -80,16 +91,16 @@
   upper <- chol(tcrossprod(A) + diag(nrow(A)))
   CL <- backsolve(upper, A, transpose = TRUE)
   RZX <- CL %*% sX
-  RX <- chol(crossprod(sX) - crossprod(RZX))
-  CR <- backsolve(RX, t(sX) - crossprod(RZX, CL), transpose = TRUE)
-  beta <- drop(backsolve(RX, CR %*% (s * pieces$y)))
+  RX <- .cholesky(crossprod(sX) - crossprod(RZX))
+  CR <- .backsolve(RX, t(sX) - crossprod(RZX, CL), transpose = TRUE)
+  beta <- drop(.backsolve(RX, CR %*% (s * pieces$y)))
   r <- drop(pieces$y - X %*% beta)
   Vinvr <- s * (s * r - drop(crossprod(CL, CL %*% (s * r))))
   sigma2 <- .residual_variance(sum(r * Vinvr), pieces)
   random_part <- colSums(CL^2)
   P_diag <- pieces$weights * (1 - random_part - colSums(CR^2)) / sigma2
   XtVinv <- crossprod(RX, CR) * rep(s, each = ncol(X)) / sigma2
-  C <- sigma2 * chol2inv(RX)
+  C <- sigma2 * if (nrow(RX)) chol2inv(RX) else RX
   G_diag <- colSums(A^2) / pieces$weights
   list(
     sigma2 = sigma2, beta = beta, r = r, C = C, XtVinv = XtVinv, Py = Vinvr / sigma2, P_diag = P_diag,
@@ -112,7 +123,7 @@
   # (I + A' A)^-1 x = x - A' (A A' + I)^-1 A x
   solve_V <- function(x) as.matrix(x - Matrix::crossprod(A, Matrix::solve(L, A %*% x, system = "A")))
   VinvX <- solve_V(X * s)
-  relative_C <- chol2inv(chol(crossprod(X * s, VinvX)))
+  relative_C <- .inverse(crossprod(X * s, VinvX))
   beta <- drop(relative_C %*% crossprod(VinvX, s * pieces$y))
   r <- drop(pieces$y - X %*% beta)
   Vinvr <- s * drop(solve_V(s * r))
@@ -209,6 +220,7 @@
 
 # All rows at once: for a single row S C has rank one, with trace h = K' C K / P_ii.
 .delete_rows <- function(w) {
+  .need_fixed_effects(w)
   .once(w, "row_deletions", {
     lost <- w$P_diag * w$sigma2 / w$weights < .RANK_TOLERANCE
     for (i in which(lost)) .undetermined(w, i)
@@ -220,6 +232,7 @@
 }
 
 .delete_levels <- function(w) {
+  .need_fixed_effects(w)
   .once(w, "level_deletions", {
     groups <- lapply(w$factors, function(f) split(seq_len(w$n), f, drop = TRUE))
     measures <- lapply(groups, vapply, function(A) .delete(w, A), c(cooks = 0, mdffits = 0, covtrace = 0, covratio = 0))
@@ -297,7 +310,7 @@ resid_marginal_cholesky <- function(w) .rows(w, w$whiten(w$r))
 .separate_fits <- function(w) {
   .once(w, "separate_fits", {
     fit <- numeric(w$n)
-    for (rows in split(seq_len(w$n), w$factors[[1]], drop = TRUE)) {
+    for (rows in if (w$p) split(seq_len(w$n), w$factors[[1]], drop = TRUE)) {
       X <- w$X[rows, , drop = FALSE]
       s <- sqrt(w$weights[rows])
       decomposition <- qr(X * s)

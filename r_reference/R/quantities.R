@@ -143,6 +143,7 @@ rstudent_lme4 <- function(m) {
 
 cooks_distance_plugin <- function(m) {
   .check_size(m)
+  if (!length(m@beta)) missing_value("undefined", "a model without fixed effects has no influence on them")
   .rows(m, .lme4_method("cooks.distance")(m))
 }
 

@@ -429,3 +429,15 @@ def test_nlme_oxide_has_the_higher_of_its_two_optima():
     assert_allclose(fit.loglik, -227.011, atol=6e-4)
     assert_allclose([t.sd[0] for t in fit.varcorr.values()], [5.9888, 11.398], rtol=1e-4)
     assert_allclose(fit.sigma, 3.5453, rtol=2e-4)
+
+
+def test_without_fixed_effects_deletion_measures_say_so_and_estimates_are_there(frame):
+    """X has no column: refits exist, and are literal ones; what they do to the fixed effects does not."""
+    fit = mm.lmer("y ~ 0 + (1 | g)", frame, reml=False)
+    deletion = mm.case_delete(fit)
+    left = mm.lmer("y ~ 0 + (1 | g)", frame.drop(index=[7]), reml=False)
+    assert deletion.fixef.shape == (N, 0)
+    assert_allclose(deletion.sigma[7], left.sigma, rtol=1e-7)
+    for measure in (deletion.cooks_distance, deletion.mdffits, deletion.covtrace, deletion.covratio):
+        with pytest.raises(mm.UnsupportedError, match="no fixed effects"):
+            measure()
