@@ -14,7 +14,7 @@ from collections.abc import Hashable, Iterable
 import numpy as np
 import scipy.sparse as sp
 
-from ..errors import FitError
+from ..kernels.common import Likelihood
 from ..kernels.crossed import CrossedFactor
 from ..kernels.nested import NestedFactor
 from ..kernels.one_factor import OneFactorFactor
@@ -46,10 +46,7 @@ def losses(ws: Marginal, units: Units) -> np.ndarray:
 def _by_downdate(ws: Marginal, rows: np.ndarray) -> np.ndarray:
     """Loss of one set from the Schur complement without it."""
     state, LS_inv = ws.fit.state, ws.fit.state.profile.LS_inv
-    try:
-        rest = without(ws.fit.criterion_fn.kernel, rows).at(ws.Sigma, state.like)
-    except FitError:
-        return np.full(state.S.shape, np.nan)
+    rest = without(ws.fit.criterion_fn.kernel, rows).at(ws.Sigma, Likelihood(profiled=False))
     return LS_inv @ (state.S - rest.S) @ LS_inv.T
 
 

@@ -27,10 +27,11 @@ __all__ = ["TOO_LARGE", "Likelihood", "Profile", "profile", "whitened"]
 
 @dataclass(frozen=True, slots=True)
 class Likelihood:
-    """Which criterion: REML or ML, and a residual standard deviation if it is known."""
+    """Which criterion: REML or ML, and a residual standard deviation if it is known; or none at all."""
 
     reml: bool = True
     sigma: float | None = None
+    profiled: bool = True  # False: only the Schur complement is wanted, rows may be too few for a criterion
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +47,14 @@ class Profile:
     nu: int
 
 
+_NONE = np.zeros((0, 0))
+UNPROFILED = Profile(np.nan, _NONE, _NONE, np.nan, np.nan, np.nan, 0)
+
+
 def profile(S: np.ndarray, logdet_V: float, A: CrossProducts, like: Likelihood) -> Profile:
     """Bates et al. 2015, eq. 34 (ML) or 41 (REML), from the Schur complement S and log|V|."""
+    if not like.profiled:
+        return UNPROFILED
     p = A.p
     LS, info = dpotrf(S, lower=1, clean=1)
     if info:
