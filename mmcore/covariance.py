@@ -40,6 +40,7 @@ __all__ = [
 START = 0.55  # relative sd to start from: at 1 a capped Newton step can land exactly on theta = 0
 LARGE = 2.0  # relative sd of a second start
 FAR = 5.0  # multiple of the standard deviations at an optimum where a lower one is looked for
+BACK = (0.2, 1.0, 5.0, 25.0)  # multiples of the start of a term that vanished at an optimum, for the same
 NEARLY_SINGULAR = 0.1  # relative pivot in the chart below which a second optimum is looked for
 PIVOT_RATIO = 6.0  # an effect with this many times the remaining variance of an earlier one goes before it
 
@@ -566,17 +567,20 @@ class BlockCovariance:
         return out
 
     def probes(self, par: np.ndarray) -> list[np.ndarray]:
-        """Parameters far from ``par``: all random effects large, and one term gone at a time."""
+        """Parameters far from ``par``: all random effects large, one term gone at a time, one that is gone back."""
         pieces = self.split(par)
 
         def rescaled(sizes: Sequence[float]) -> np.ndarray:
             return _joined([s.scaled(p, by) for s, p, by in zip(self.structures, pieces, sizes, strict=True)])
 
         terms = range(len(self.structures))
-        return [
-            rescaled([FAR] * len(terms)),
-            *(rescaled([float(t != gone) for t in terms]) for gone in terms),
-        ]
+        there = [bool(p[s.scale_index].any()) for s, p in zip(self.structures, pieces, strict=True)]
+        out = [rescaled([FAR] * len(terms))] if any(there) else []
+        out += [rescaled([float(t != gone) for t in terms]) for gone in terms if there[gone]]
+        for t in (t for t in terms if not there[t]):
+            s = self.structures[t]
+            out += [_joined([*pieces[:t], s.scaled(s.start(), by), *pieces[t + 1 :]]) for by in BACK]
+        return out
 
     @property
     def bounds(self) -> tuple[np.ndarray, np.ndarray] | None:

@@ -299,11 +299,12 @@ def _best(runs: list[_Run]) -> _Run:
 def _from_probes(best: _Run, scales: np.ndarray, control: Control) -> list[_Run]:
     """A run from the lowest of the probes, if that is lower than the best run: then it was a local optimum.
 
-    Where the optimum is so sharp that its parabola rises by ``SHARP`` up to the probe, nothing is evaluated.
+    Where the optimum is so sharp that its parabola rises by ``SHARP`` up to the probe, nothing is evaluated; what is
+    zero has no parabola that reaches far.
     """
     probes = []
     for par in best.objective.probes(best.here.par):
-        step = par - best.here.par
+        step = np.where(best.here.par == 0.0, 0.0, par - best.here.par)
         if float(step @ best.H @ step) < 2.0 * SHARP:
             probes.append(best.attempt(par))
     lowest = min(probes, key=lambda point: point.f, default=best.here)

@@ -340,3 +340,30 @@ def test_a_trailing_dimension_beyond_dense_algebra_is_refused_before_memory_is_s
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 100e6
+
+
+def test_optima_on_both_sides_of_a_hill_are_found():
+    """Weights over eight decades: in some of these the criterion has a minimum at zero and a lower one inside, or the
+    other way round. A grid of theta over eight decades, fixed and free of any optimizer, is never lower."""
+    from parity.generate import Spec, data, formula, settled
+
+    grid = np.r_[0.0, np.logspace(-4, 4, 60)]
+    for seed in (6, 60, 97, 112, *range(8)):
+        spec = settled(
+            Spec(
+                seed=seed,
+                levels=3,
+                rows=3,
+                covariates=1,
+                factor=3,
+                weights="extreme",
+                reml=bool(seed % 2),
+                missing=seed % 4,
+            )
+        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", mm.SingularWarning)
+            fit = mm.lmer(formula(spec), data(spec), weights="w", reml=spec.reml)
+        fn = fit.criterion_fn
+        least = min(fn.factor(fn.covariance.from_theta(np.array([t]))).profile.f for t in grid)
+        assert fit.criterion <= least + GAP, seed
