@@ -11,7 +11,7 @@ from dataclasses import replace
 import numpy as np
 
 from parity.case import Case
-from parity.compare import Row
+from parity.compare import Row, joined
 from parity.engine import Engine
 from parity.policy import Policy
 from parity.quantities import Lane
@@ -46,12 +46,13 @@ def arbitrate(
     Costs nothing where nothing fails; else one run of arbiter and engine per lane with failing rows.
     """
     out = list(rows)
-    lanes: tuple[Lane, ...] = ("at_theta", "optimum")
-    for lane in lanes:
+    sides: dict[Lane, Engine] = {"optimum": arbiter}
+    if theta is not None:
+        sides["at_theta"] = AtTheta(arbiter, theta)
+    for lane, side in sides.items():
         doubted = [i for i, row in enumerate(rows) if row.lane == lane and row.verdict in OPEN]
-        if not doubted or (lane == "at_theta" and theta is None):
+        if not doubted:
             continue
-        side = AtTheta(arbiter, theta) if lane == "at_theta" and theta is not None else arbiter
         names = tuple(rows[i].quantity for i in doubted)
         judged = run_case(case, engine, (side,), (lane,), names, policy).rows
         found = {row.quantity: row for row in judged}
@@ -62,16 +63,9 @@ def arbitrate(
 
 def _judged(row: Row, proof: Row | None, whole: Row) -> Row:
     if proof is None or proof.error is None:
-        return replace(row, message=_joined(row.message, f"no proof: {(proof or whole).message}"))
+        return replace(row, message=joined(row.message, f"no proof: {(proof or whole).message}"))
     said = f"proved {proof.label}: {proof.want!r}, engine off by {proof.error:.2g}"
-    passes = proof.outcome == "pass" and proof.error <= NEARER * _size(row.error)
+    difference = np.inf if row.error is None else row.error
+    passes = proof.outcome == "pass" and proof.error <= NEARER * difference
     verdict = Verdict.REFERENCE_WRONG if passes else row.verdict
-    return replace(row, verdict=verdict, message=_joined(row.message, said))
-
-
-def _size(error: float | None) -> float:
-    return np.inf if error is None else error
-
-
-def _joined(first: str, second: str) -> str:
-    return f"{first}; {second}" if first else second
+    return replace(row, verdict=verdict, message=joined(row.message, said))

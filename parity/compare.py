@@ -363,28 +363,28 @@ def _judge_by_optimum(pair: Pair, row: Row, scale: Scales) -> Row:
         return _if_confirmed(pair, row, scale, excess)
     if excess <= pair.policy.optimum.gap:
         note = f"by the reference's criterion the engine's theta is as good ({excess:.3g}): not the optimum"
-        return replace(row, message=_joined(row.message, note))
+        return replace(row, message=joined(row.message, note))
     row = _by_convergence(pair, row)
     if row.verdict in _EXPLAINED:
         note = f"by the reference's criterion the engine's optimum is {excess:.6g} worse"
-        return replace(row, verdict=Verdict.WORSE_THAN_REFERENCE, message=_joined(row.message, note))
+        return replace(row, verdict=Verdict.WORSE_THAN_REFERENCE, message=joined(row.message, note))
     return row
 
 
 def _by_convergence(pair: Pair, row: Row) -> Row:
     if pair.engine.converged is False:
         note = f"{pair.engine.engine} says it did not converge"
-        return replace(row, verdict=Verdict.ENGINE_NOT_CONVERGED, message=_joined(row.message, note))
+        return replace(row, verdict=Verdict.ENGINE_NOT_CONVERGED, message=joined(row.message, note))
     if pair.reference.converged is False:
         note = f"{pair.reference.engine} says it did not converge"
-        return replace(row, verdict=Verdict.REFERENCE_NOT_CONVERGED, message=_joined(row.message, note))
+        return replace(row, verdict=Verdict.REFERENCE_NOT_CONVERGED, message=joined(row.message, note))
     return row
 
 
 def _unconfirmed(pair: Pair, row: Row, gap: float) -> Row:
     if gap > 0:
-        return replace(row, verdict=Verdict.WORSE_THAN_REFERENCE, message=_joined(row.message, _NO_WITNESS))
-    return replace(row, message=_joined(row.message, f"the engine claims a better optimum; {_NO_WITNESS}"))
+        return replace(row, verdict=Verdict.WORSE_THAN_REFERENCE, message=joined(row.message, _NO_WITNESS))
+    return replace(row, message=joined(row.message, f"the engine claims a better optimum; {_NO_WITNESS}"))
 
 
 _NO_WITNESS = "the reference could not evaluate its criterion at the engine's theta (live R can)"
@@ -396,19 +396,20 @@ def _if_confirmed(pair: Pair, row: Row, scale: Scales, excess: float) -> Row:
     note = f"the reference's criterion is {-excess:.6g} lower at the engine's theta"
     value, got = pair.witness.values.get(row.quantity), pair.engine.values.get(row.quantity)
     if value is None or got is None or _label_trouble(got, value):
-        return replace(row, message=_joined(row.message, f"{note}, but gives no such value there"))
+        return replace(row, message=joined(row.message, f"{note}, but gives no such value there"))
     gate = pair.policy.gate(pair.lane, row.quantity, pair.case.kind)
     quantity = REGISTRY[row.quantity]
     there = scales(pair.witness, pair.policy)
     error = errors(gate.measure or quantity.measure, _aligned(got, value), value, quantity.unit, there)
     worst = float(np.max(np.where(np.isnan(error), np.inf, error)))
     if worst <= pair.policy.allowed(gate, scale.condition_of(quantity)):
-        return replace(row, verdict=Verdict.BETTER_THAN_REFERENCE, message=_joined(row.message, note))
+        return replace(row, verdict=Verdict.BETTER_THAN_REFERENCE, message=joined(row.message, note))
     note = f"{note}, but the value differs by {worst:.3g} there as well"
-    return replace(row, message=_joined(row.message, note))
+    return replace(row, message=joined(row.message, note))
 
 
-def _joined(first: str, second: str) -> str:
+def joined(first: str, second: str) -> str:
+    """Two parts of a message, either of which may be empty at the start."""
     return f"{first}; {second}" if first else second
 
 
@@ -428,7 +429,7 @@ def apply_known(rows: Sequence[Row], known: Sequence[Known], engine: str) -> tup
         differing = [i for i in covered if rows[i].outcome == "fail"]
         for i in differing:
             note = f"{entry.reason} (was {rows[i].verdict}; evidence: {entry.evidence})"
-            message = _joined(rows[i].message, note)
+            message = joined(rows[i].message, note)
             rows[i] = replace(rows[i], verdict=Verdict(entry.verdict), message=message)
         if not differing and _strict(entry, engine):
             for i in covered:

@@ -215,6 +215,11 @@ class CaseDeletion:
     def _delta(self) -> np.ndarray:
         return self.fit.beta - self.refits.beta
 
+    @property
+    def _full_vcov(self) -> np.ndarray:
+        need_fixed(self.fit.design.p)
+        return self.fit.vcov.to_numpy()
+
     def _value(self, values: np.ndarray, name: str) -> Any:
         return self.units.series(values, name)
 
@@ -226,9 +231,7 @@ class CaseDeletion:
 
     def cooks_distance(self) -> Any:
         """(b - b_(i))' C^-1 (b - b_(i)) / p with C = vcov of the full fit."""
-        need_fixed(self.fit.design.p)
-        C = self.fit.vcov.to_numpy()
-        d = self._delta
+        C, d = self._full_vcov, self._delta
         return self._value((d * np.linalg.solve(C, d.T).T).sum(axis=1) / len(C), "cooksd")
 
     def mdffits(self) -> Any:
@@ -242,15 +245,13 @@ class CaseDeletion:
 
     def covtrace(self) -> Any:
         """|tr(C^-1 C_(i)) - p|."""
-        need_fixed(self.fit.design.p)
-        C = self.fit.vcov.to_numpy()
+        C = self._full_vcov
         inverse = np.linalg.inv(C)
         return self._value(np.abs(np.einsum("ij,uji->u", inverse, self.vcov) - len(C)), "covtrace")
 
     def covratio(self) -> Any:
         """det C_(i) / det C; below 1 where the refit is more precise."""
-        need_fixed(self.fit.design.p)
-        half = np.linalg.inv(np.linalg.cholesky(self.fit.vcov.to_numpy()))
+        half = np.linalg.inv(np.linalg.cholesky(self._full_vcov))
         out = np.full(len(self.units), np.nan)
         out[self._good] = np.linalg.det(half @ self.vcov[self._good] @ half.T)
         return self._value(out, "covratio")

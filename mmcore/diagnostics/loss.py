@@ -29,7 +29,7 @@ DENSE_ROWS = 1200  # largest set whose V^-1[A, A] is formed: beyond, new product
 
 
 def losses(ws: Marginal, units: Units) -> np.ndarray:
-    """(U, m, m) loss of every unit; NaN where nothing is left that determines the model.
+    """(U, m, m) loss of every unit.
 
     Levels of a factor of a one-factor or nested model: O(n m^2) in all. Crossed: per level, one dense
     matrix of its rows, or the products of the rest if it is large. Sets: downdated products.

@@ -104,23 +104,26 @@ def _value(name: str, labels: Sequence[str], balls: Sequence[Any]) -> Value:
 def _proved(design: Any, case: Case) -> tuple[Mapping[str, Any], bool]:
     from parity.exact.balls import precision
     from parity.exact.lmm import lower_factors
-    from parity.exact.measures import measures, within_levels
     from parity.exact.prove import prove
 
     fit = prove(design, reml=case.reml, digits=DIGITS, most_bits=640, evidence=False)
     with precision(fit.bits):
-        values = {**measures(fit.at), **within_levels(fit.at)}
+        values = _measures(fit.at)
         if any(ball.is_nan() for ball in values["theta"][1]):
             values["theta"] = values["theta"][0], lower_factors(fit.at)
         return values, fit.singular
+
+
+def _measures(at: Any) -> dict[str, Any]:
+    from parity.exact.measures import measures, within_levels
+
+    return {**measures(at), **within_levels(at)}
 
 
 def _given(design: Any, case: Case, theta: np.ndarray) -> tuple[Mapping[str, Any], None]:
     """At theta as exact doubles; Lambda may have zeros on its diagonal."""
     from parity.exact.balls import precision
     from parity.exact.lmm import at_theta
-    from parity.exact.measures import measures, within_levels
 
     with precision(BITS):
-        at = at_theta(design, case.reml, theta)
-        return {**measures(at), **within_levels(at)}, None
+        return _measures(at_theta(design, case.reml, theta)), None

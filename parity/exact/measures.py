@@ -167,8 +167,12 @@ def measures(at: Point) -> dict[str, Labelled]:
 
 def within_levels(at: Point) -> dict[str, Labelled]:
     """Least squares within levels, and its distance from the modes; certificates do not hold them."""
-    dense = Dense(at)
-    return {"ranef_ls": _ranef_ls(dense), "compare_eb_ls": _compare_eb_ls(dense)}
+    found = deviations(at.data)
+    labels = [f"{group}|{level}|{effect}" for group, level, effect, _ in found]
+    values = [value for *_, value in found]
+    modes = dict(zip(*_ranef(Dense(at)), strict=True))
+    differences = [value - modes[label] for label, value in zip(labels, values, strict=True)]
+    return {"ranef_ls": (labels, values), "compare_eb_ls": (labels, differences)}
 
 
 # --- labels ---------------------------------------------------------------------------------------------
@@ -343,19 +347,6 @@ def _ranef(dense: Dense) -> Labelled:
             labels += [f"{term.group}|{label}|{effect}" for effect in term.effects]
             values += [dense.b[i, 0] for i in chart.rows(level)]
     return labels, values
-
-
-def _ranef_ls(dense: Dense) -> Labelled:
-    """Coefficients of least squares within levels, less their mean."""
-    found = deviations(dense.at.data)
-    return [f"{group}|{level}|{effect}" for group, level, effect, _ in found], [value for *_, value in found]
-
-
-def _compare_eb_ls(dense: Dense) -> Labelled:
-    """The same less the conditional modes."""
-    modes = dict(zip(*_ranef(dense), strict=True))
-    labels, values = _ranef_ls(dense)
-    return labels, [value - modes[label] for label, value in zip(labels, values, strict=True)]
 
 
 def _condvar(dense: Dense) -> Labelled:

@@ -31,6 +31,10 @@ missing_value <- function(kind, ...) {
                  list(message = paste0(...), call = NULL, kind = kind)))
 }
 
+need_fixed_effects <- function(p) {
+  if (!p) missing_value("undefined", "a model without fixed effects has no influence on them")
+}
+
 unsupported_model <- function(...) {
   stop(structure(class = c("unsupported_model", "error", "condition"), list(message = paste0(...), call = NULL)))
 }

@@ -261,31 +261,27 @@ deletion_lambda_crossprod_group <- function(w) .crossprod(w, .level_refits(w))
 
 deletion_varcomp_group <- function(w) .varcomp(w, .level_refits(w))
 
-.need_fixed_effects <- function(w) {
-  if (!length(lme4::fixef(w$m))) missing_value("undefined", "a model without fixed effects has no influence on them")
-}
-
 # --- HLMdiag's measures of refits --------------------------------------------------------------------------------
 
 .cooks <- function(w, families) {
-  .need_fixed_effects(w)
+  need_fixed_effects(length(.coefficients(w)))
   C <- .full_C(w)
   .each(families, function(refit, K) .distance(.moved(w, refit), C))
 }
 
 .mdffits <- function(w, families) {
-  .need_fixed_effects(w)
+  need_fixed_effects(length(.coefficients(w)))
   .each(families, function(refit, K) .distance(.moved(w, refit), refit$C))
 }
 
 .covtrace <- function(w, families) {
-  .need_fixed_effects(w)
+  need_fixed_effects(length(.coefficients(w)))
   C <- .full_C(w)
   .each(families, function(refit, K) if (anyNA(refit$C)) NaN else abs(sum(diag(solve(C, refit$C))) - nrow(C)))
 }
 
 .covratio <- function(w, families) {
-  .need_fixed_effects(w)
+  need_fixed_effects(length(.coefficients(w)))
   C <- .full_C(w)
   .each(families, function(refit, K) if (anyNA(refit$C)) NaN else det(solve(C, refit$C)))
 }
@@ -325,7 +321,7 @@ rvc_group <- function(w) .rvc(w, .level_refits(w))
 }
 
 .cooks_influence <- function(w, families) {
-  .need_fixed_effects(w)
+  need_fixed_effects(length(.coefficients(w)))
   C <- .full_C(w)
   p <- nrow(C)
   .each(families, function(refit, K) (K - p) / K * .distance(.moved(w, refit), C))

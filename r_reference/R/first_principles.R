@@ -58,10 +58,6 @@
 
 .backsolve <- function(R, x, ...) if (nrow(R)) backsolve(R, x, ...) else x
 
-.need_fixed_effects <- function(w) {
-  if (!w$p) missing_value("undefined", "a model without fixed effects has no influence on them")
-}
-
 .dense <- function(pieces) {
   X <- pieces$X
   G <- crossprod(as.matrix(pieces$LambdatZt))
@@ -220,7 +216,7 @@
 
 # All rows at once: for a single row S C has rank one, with trace h = K' C K / P_ii.
 .delete_rows <- function(w) {
-  .need_fixed_effects(w)
+  need_fixed_effects(w$p)
   .once(w, "row_deletions", {
     lost <- w$P_diag * w$sigma2 / w$weights < .RANK_TOLERANCE
     for (i in which(lost)) .undetermined(w, i)
@@ -232,7 +228,7 @@
 }
 
 .delete_levels <- function(w) {
-  .need_fixed_effects(w)
+  need_fixed_effects(w$p)
   .once(w, "level_deletions", {
     groups <- lapply(w$factors, function(f) split(seq_len(w$n), f, drop = TRUE))
     measures <- lapply(groups, vapply, function(A) .delete(w, A), c(cooks = 0, mdffits = 0, covtrace = 0, covratio = 0))

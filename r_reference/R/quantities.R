@@ -143,7 +143,7 @@ rstudent_lme4 <- function(m) {
 
 cooks_distance_plugin <- function(m) {
   .check_size(m)
-  if (!length(m@beta)) missing_value("undefined", "a model without fixed effects has no influence on them")
+  need_fixed_effects(length(m@beta))
   .rows(m, .lme4_method("cooks.distance")(m))
 }
 
