@@ -270,10 +270,20 @@ class Fit:
         return out
 
     @cached_property
+    def residual_marginal(self) -> np.ndarray:
+        """(n,) y - X beta - offset of the rows used, from what the basis of X leaves of y.
+
+        Not as y less a mean: beta would bring in the rounding of the whole model, which a row that nearly fixes its
+        own mean (a large weight, leverage near one) has to divide by.
+        """
+        A = self.criterion_fn.kernel.A
+        r = A.M[A.p] - self._gamma @ A.M[: A.p]
+        return _readonly(r if A.sqrt_w is None else r / A.sqrt_w)
+
+    @cached_property
     def fitted_marginal(self) -> np.ndarray:
         """(n,) X beta + offset."""
-        out = self.design.X @ self.beta
-        return out if self.design.offset is None else out + self.design.offset
+        return self.design.y - self.residual_marginal
 
     @property
     def fitted_values(self) -> np.ndarray:
@@ -291,7 +301,7 @@ class Fit:
             raise UnsupportedError(
                 f"resid(type={type!r}) is not one of 'response', 'pearson', 'deviance', 'working'"
             )
-        values = self.design.y - self.fitted_values
+        values = self.residual_marginal - self._random_part
         if type in ("pearson", "deviance") and self.design.weights is not None:
             values = values * np.sqrt(self.design.weights)
         return values / self.sigma if scaled else values
@@ -426,6 +436,11 @@ class ChunkedFit(Fit):
     def fitted_marginal(self) -> np.ndarray:
         """Not available without rows."""
         raise self._refuse("fitted_marginal")
+
+    @property
+    def residual_marginal(self) -> np.ndarray:
+        """Not available without rows."""
+        raise self._refuse("residual_marginal")
 
     def residual_values(self, type: str = "response", scaled: bool = False) -> np.ndarray:
         """Not available without rows."""

@@ -87,7 +87,7 @@ def resid_marginal(fit: Fit, type: str = "raw") -> pd.Series:
     a dense factor of connected rows and raises UnsupportedError beyond 6,000 of them.
     """
     need_gaussian(fit, "marginal residuals")
-    r = fit.design.y - fit.fitted_marginal
+    r = fit.residual_marginal
     if type == "raw":
         return by_row(fit, r, "resid")
     if type == "cholesky":
@@ -97,12 +97,18 @@ def resid_marginal(fit: Fit, type: str = "raw") -> pd.Series:
     w = fit.design.weights
     V = random_variance(fit) + (1.0 if w is None else 1.0 / w)
     variance = V
-    if type == "studentized" and fit.design.p:
-        half = np.linalg.cholesky(fit.XtVinvX_inv)
-        variance = V - np.square(fit.design.X @ half).sum(axis=1)
+    if type == "studentized":
+        variance = V - _mean_variance(fit)
     with np.errstate(invalid="ignore", divide="ignore"):
         values = np.where(variance > 1e-11 * V, r / (fit.sigma * np.sqrt(variance)), np.nan)
     return by_row(fit, values, "resid")
+
+
+def _mean_variance(fit: Fit) -> np.ndarray:
+    """(n,) diagonal of X (X'V^-1X)^-1 X', in the basis of X, where 1 - h has the digits of h."""
+    A, p = fit.criterion_fn.kernel.A, fit.design.p
+    squares = np.square(fit.state.profile.LS_inv[:p, :p] @ A.M[:p]).sum(axis=0)
+    return squares if A.sqrt_w is None else squares / A.sqrt_w**2
 
 
 def _unknown(type: str) -> UnsupportedError:

@@ -1,6 +1,7 @@
 """Residuals of rows and groups against n x n matrices and separate least-squares fits."""
 
 import warnings
+from fractions import Fraction
 
 import numpy as np
 import pandas as pd
@@ -36,6 +37,48 @@ def test_conditional_and_marginal_residuals(name):
     ]:
         assert list(got.index) == list(d.index)
         assert_allclose(got, want, rtol=0, atol=1e-9 * max(scale, np.abs(want).max()))
+
+
+def exact_residuals(X, y, w):
+    """Weighted least squares in rational arithmetic: residuals and hat diagonal."""
+    X, y, w = (
+        [[Fraction(v) for v in row] for row in X.tolist()],
+        *([Fraction(v) for v in c] for c in (y, w)),
+    )
+    p = len(X[0])
+    rows = [
+        [sum(wi * x[i] * x[j] for x, wi in zip(X, w, strict=True)) for j in range(p)]
+        + [sum(wi * x[i] * yi for x, yi, wi in zip(X, y, w, strict=True))]
+        + [Fraction(i == j) for j in range(p)]
+        for i in range(p)
+    ]
+    for i in range(p):  # Gauss and Jordan on [X'WX, X'Wy, I]
+        rows[i] = [v / rows[i][i] for v in rows[i]]
+        for k in range(p):
+            if k != i:
+                rows[k] = [a - rows[k][i] * b for a, b in zip(rows[k], rows[i], strict=True)]
+    residuals = [yi - sum(a * r[p] for a, r in zip(x, rows, strict=True)) for x, yi in zip(X, y, strict=True)]
+    hat = [
+        wi * sum(x[i] * rows[i][p + 1 + j] * x[j] for i in range(p) for j in range(p))
+        for x, wi in zip(X, w, strict=True)
+    ]
+    return np.array([float(r) for r in residuals]), np.array([float(1 - h) for h in hat])
+
+
+def test_a_row_that_fixes_its_own_mean_keeps_its_digits():
+    """Weights over ten decades: the residual of the heaviest row is 1e-4 of y, and 1 - h is 1e-5."""
+    rng = np.random.default_rng(1)
+    d = pd.DataFrame({"x": rng.normal(size=14), "f": list("ab") * 7, "g": list("ssttuuvvwwxxyy")})
+    d["w"] = 10 ** rng.uniform(-5, 5, 14)
+    d["y"] = d["x"] + rng.normal(size=14) / np.sqrt(d["w"])
+    fit = mm.fit_at("y ~ x * f + (1 | g)", d, theta=[0.0], weights="w")
+    r, left = exact_residuals(fit.design.X, fit.design.y, fit.design.weights)
+    assert left.min() < 1e-4
+    assert_allclose(mm.resid_marginal(fit), r, rtol=1e-11)
+    assert_allclose(mm.resid_conditional(fit), r, rtol=1e-11)
+    studentized = r * np.sqrt(fit.design.weights / left) / fit.sigma
+    assert_allclose(mm.resid_marginal(fit, "studentized"), studentized, rtol=1e-10)
+    assert_allclose(mm.resid_conditional(fit, "studentized"), studentized, rtol=1e-10)
 
 
 def test_cholesky_residuals_of_too_many_connected_rows_are_refused(monkeypatch):
