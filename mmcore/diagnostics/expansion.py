@@ -51,7 +51,7 @@ def _point(fit: Fit, par: np.ndarray, at: np.ndarray) -> Point:
     factor = full.factor(par)
     gradient = full.derivatives(par, factor)[0] if len(par) else par
     A, prof, p, like = kernel.A, factor.profile, kernel.A.p, factor.like
-    white, v = whitened_rows(kernel, factor)
+    white, _, v = whitened_rows(kernel, factor)
     white, v = white[:, at], v[at]
     a, u = white[:p], white[p] * np.sqrt(prof.rss)
     P = v - np.einsum("in,in->n", a, a)

@@ -80,7 +80,7 @@ def _pass(fit: Fit, par: np.ndarray) -> tuple[Any, np.ndarray, np.ndarray, np.nd
     """Factor, d f / d omega (n,), u (n,) and whitened rows (p, n) at a point."""
     kernel = fit.criterion_fn.kernel
     factor = fit.criterion_fn.factor(par)
-    white, v = whitened_rows(kernel, factor)
+    white, _, v = whitened_rows(kernel, factor)
     a, u = white[:-1], white[-1] * np.sqrt(factor.profile.rss)
     lost = v - np.einsum("in,in->n", a, a) if factor.like.reml else v
     return factor, factor.profile.per_rss * u * u - lost, u, a

@@ -90,19 +90,24 @@ def _sums(codes: np.ndarray, L: int, columns: np.ndarray, rows: np.ndarray) -> n
 
 
 def _inner_part(ws: Marginal, j: int, blocks: tuple[Block, ...], Sigma: list[np.ndarray]) -> np.ndarray:
-    """(m, m, L_j) G_A V_A G_A' for V_A = I + sum over factors up to j of Z Sigma Z'."""
+    """(m, m, L_j) G_A V_A G_A' for V_A = I + sum over factors up to j of Z Sigma Z'.
+
+    With u the random effects, s = G Z and u = s Sigma, a factor adds s Sigma s' = u s' + s u' - s Sigma s'. The second
+    form is used: G = M - u Z', and in it the rounding of u and of s cancels to first order (both are stationary
+    there), which s Sigma s' alone multiplies by the size of Sigma Z'Z.
+    """
     G, m, L, codes = ws.white, len(ws.white), blocks[j].L, blocks[j].codes
     D = np.empty((m, m, L))
     for a in range(m):
         for b in range(a + 1):
             D[a, b] = D[b, a] = np.bincount(codes, G[a] * G[b], L)
     for i in range(j + 1):
-        GZ = blocks[i].products(G)  # (m, K, L_i)
-        SGZ = np.matmul(Sigma[i], GZ)
+        s, u = blocks[i].products(G), ws.random[i]  # (m, K, L_i)
+        rest = u - np.matmul(Sigma[i], s)
         parent = _parents(blocks[i], blocks[j])
         for a in range(m):
             for b in range(a + 1):
-                part = (GZ[a] * SGZ[b]).sum(axis=0)
+                part = (s[a] * u[b] + rest[a] * s[b]).sum(axis=0)
                 part = part if parent is None else np.bincount(parent, part, L)
                 D[a, b] += part
                 if a != b:

@@ -7,6 +7,8 @@ No factor of Sigma is needed, so a singular Sigma is an ordinary point.
 
 from __future__ import annotations
 
+from functools import cached_property
+
 import numpy as np
 
 from ..products import CrossProducts
@@ -86,15 +88,30 @@ class OneFactorFactor:
         H -= (Pt * Om.ravel()) @ Pt.T
         return [0.5 * (G + G.T)], 0.5 * (H + H.T)
 
+    @cached_property
+    def _half(self) -> np.ndarray:
+        """(K, K, L) H with H'H = (Sigma^-1 + Z'Z)^-1."""
+        return small.half(self.kernel.U[: len(self.Sigma)], self.Sigma)
+
     def solve_random(self, R: list[np.ndarray]) -> list[np.ndarray]:
-        """(Sigma^-1 + Z'Z)^-1 R per block, for R (r, K, L); written Sigma T^-1 R, valid for singular
-        Sigma."""
-        return [small.left(self.K, R[0])]
+        """(Sigma^-1 + Z'Z)^-1 R per block, for R (r, K, L); Sigma may be singular."""
+        if len(self.Sigma) == 1:
+            return [small.left(self.K, R[0])]
+        H = self._half
+        return [small.left(H.transpose(1, 0, 2), small.left(H, R[0]))]
 
     def quadratic(self) -> np.ndarray:
         """(n,) diagonal of Z (Sigma^-1 + Z'Z)^-1 Z'."""
         z, codes = self.kernel.block.columns, self.kernel.block.codes
-        return _quadratic(self.conditional()[0], z, codes)
+        if len(z) == 1:
+            return z[0] * z[0] * self.K[0, 0][codes]
+        out = np.zeros(len(codes))
+        for row in self._half:
+            Hz = row[0][codes] * z[0]
+            for column, h in zip(z[1:], row[1:], strict=True):
+                Hz += h[codes] * column
+            out += Hz * Hz
+        return out
 
     def conditional(self) -> list[np.ndarray]:
         """(K, K, L) blocks of (Sigma^-1 + Z'Z)^-1: conditional variances of b relative to sigma^2."""
@@ -108,13 +125,4 @@ def _outer(rows: np.ndarray) -> np.ndarray:
     for a in range(K):
         for b in range(a + 1):
             out[a, b] = out[b, a] = (rows[:, a] * rows[:, b]).sum(axis=0)
-    return out
-
-
-def _quadratic(C: np.ndarray, z: np.ndarray, codes: np.ndarray) -> np.ndarray:
-    """(n,) z_i' C_level(i) z_i."""
-    out = np.zeros(len(codes))
-    for a in range(len(C)):
-        for b in range(a + 1):
-            out += (1.0 if a == b else 2.0) * z[a] * z[b] * C[a, b][codes]
     return out

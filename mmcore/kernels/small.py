@@ -6,7 +6,7 @@ import numpy as np
 
 from ..covariance import cholesky_psd
 
-__all__ = ["determinant_and_inverse", "eliminate", "left", "shrink"]
+__all__ = ["determinant_and_inverse", "eliminate", "half", "left", "shrink"]
 
 
 def shrink(D: np.ndarray, Sigma: np.ndarray) -> np.ndarray:
@@ -48,15 +48,31 @@ def eliminate(D: np.ndarray, Sigma: np.ndarray) -> tuple[float, np.ndarray, np.n
         return -float(np.log(T_inv).sum()), T_inv, Sigma[0, 0] * T_inv
     if k == 2:
         return _eliminate_two(D, Sigma)
-    Lambda = cholesky_psd(Sigma)
-    by_level = np.ascontiguousarray(D.transpose(2, 0, 1))
-    M = Lambda.T @ by_level @ Lambda
-    M.reshape(len(M), -1)[:, :: k + 1] += 1.0
+    Lambda, by_level, M = _penalised(D, Sigma)
     logdet = float(np.log(np.linalg.cholesky(M).diagonal(axis1=1, axis2=2)).sum()) * 2.0
     K = Lambda @ np.linalg.inv(M) @ Lambda.T
     T_inv = -(by_level @ K)
     T_inv.reshape(len(M), -1)[:, :: k + 1] += 1.0
     return logdet, np.ascontiguousarray(T_inv.transpose(1, 2, 0)), np.ascontiguousarray(K.transpose(1, 2, 0))
+
+
+def _penalised(D: np.ndarray, Sigma: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(K, K) Lambda, and by level (L, K, K): D, I + Lambda'D Lambda."""
+    Lambda = cholesky_psd(Sigma)
+    by_level = np.ascontiguousarray(D.transpose(2, 0, 1))
+    M = Lambda.T @ by_level @ Lambda
+    M.reshape(len(M), -1)[:, :: len(Sigma) + 1] += 1.0
+    return Lambda, by_level, M
+
+
+def half(D: np.ndarray, Sigma: np.ndarray) -> np.ndarray:
+    """(K, K, L) H = L^-1 Lambda' per level, L L' = I + Lambda'D Lambda: H'H = (Sigma^-1 + D)^-1.
+
+    To be applied as H'(H u): where random effects are large, H'H u of a matrix formed first has no digits left.
+    """
+    Lambda, _, M = _penalised(D, Sigma)
+    H = np.linalg.solve(np.linalg.cholesky(M), Lambda.T)
+    return np.ascontiguousarray(H.transpose(1, 2, 0))
 
 
 def _eliminate_two(D: np.ndarray, Sigma: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
