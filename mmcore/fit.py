@@ -17,14 +17,15 @@ from .chunks import chunked_products, is_chunked
 from .criterion import Criterion, criterion_for
 from .design import Design, build
 from .errors import ConvergenceWarning, DataError, FitError, SingularWarning, UnsupportedError
-from .kernels import Factor, Likelihood
+from .kernels import Factor, Likelihood, Profile
 from .optimize import Control, Status, minimize
 from .predict import predict
 from .printing import summary_text
 from .products import CrossProducts
 from .simulate import simulate
-from .varcorr import TermCovariance, VarCorr
+from .varcorr import TermCovariance, VarCorr, term_names
 from .varident import ResidualGroups, fit_varident, residual_groups
+from .whitened import resummed
 
 __all__ = ["ChunkedFit", "Fit", "OptInfo", "fit_at", "fit_design", "lm", "lmer"]
 
@@ -66,9 +67,15 @@ class Fit:
     # ---- numbers ----------------------------------------------------------------------------------------
 
     @cached_property
+    def profile(self) -> Profile:
+        """LS, S = LS LS', and rss at theta: ``state.profile``, summed anew over the rows where digits were lost."""
+        criterion = self.criterion_fn
+        return resummed(criterion.kernel, self.state, criterion.covariance.sigma(self.par))
+
+    @cached_property
     def _gamma(self) -> np.ndarray:
         """(p,) coefficients of the orthonormal basis of X, beyond the OLS ones."""
-        LS, p = self.state.profile.LS, self.design.p
+        LS, p = self.profile.LS, self.design.p
         return np.linalg.solve(LS[:p, :p].T, LS[p, :p]) if p else np.zeros(0)
 
     @cached_property
@@ -82,7 +89,7 @@ class Fit:
         p, R = self.design.p, self.criterion_fn.kernel.A.R
         if not p:
             return np.zeros((0, 0))
-        half = self.state.profile.LS_inv[:p, :p] @ np.linalg.inv(R).T
+        half = self.profile.LS_inv[:p, :p] @ np.linalg.inv(R).T
         return _readonly(half.T @ half)
 
     @cached_property
@@ -130,7 +137,7 @@ class Fit:
     def sigma(self) -> float:
         """Residual standard deviation, unit of y: eq. 40 (REML, denominator n - p) or 33 (ML, n)."""
         known = self.state.like.sigma
-        profile = self.state.profile
+        profile = self.profile
         return float(np.sqrt(profile.rss / profile.nu)) if known is None else known
 
     @property
@@ -176,7 +183,8 @@ class Fit:
         lme4's isSingular looks at the entry alone, and so calls the slope of a covariate in small units singular.
         """
         out = []
-        for name, term, L in zip(self.varcorr, self.design.terms, self.Lambda, strict=True):
+        names = term_names([term.group for term in self.design.terms])
+        for name, term, L in zip(names, self.design.terms, self.Lambda, strict=True):
             small = np.flatnonzero(np.abs(L.diagonal()) < tol)
             size = [np.sqrt(np.mean(np.square(term.columns[:, k]))) for k in small]
             if any(abs(L[k, k]) * s < tol for k, s in zip(small, size, strict=True)):
@@ -408,6 +416,11 @@ class ChunkedFit(Fit):
     def nobs(self) -> int:
         """Rows used, of all partitions."""
         return self.criterion_fn.kernel.A.n
+
+    @property
+    def profile(self) -> Profile:
+        """Of the kernel: there are no rows to be summed."""
+        return self.state.profile
 
     def _refuse(self, what: str) -> UnsupportedError:
         return UnsupportedError(

@@ -42,7 +42,7 @@ class LinearFit(Fit):
     @property
     def deviance(self) -> float:
         """Weighted residual sum of squares."""
-        return self.state.profile.rss
+        return self.profile.rss
 
     @property
     def sigma(self) -> float:

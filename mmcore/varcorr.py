@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
-__all__ = ["TermCovariance", "VarCorr"]
+__all__ = ["TermCovariance", "VarCorr", "term_names"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,21 +35,27 @@ class TermCovariance:
         return pd.DataFrame(self.cov, index=list(self.effects), columns=list(self.effects))
 
 
+def term_names(groups: Sequence[str]) -> list[str]:
+    """Names of the terms of these grouping factors: a second one on a factor is called ``g.1``, as in lme4."""
+    names: list[str] = []
+    for group in groups:
+        name, copy = group, 0
+        while name in names:
+            copy += 1
+            name = f"{group}.{copy}"
+        names.append(name)
+    return names
+
+
 class VarCorr(Mapping[str, TermCovariance]):
     """Mapping from term name to :class:`TermCovariance`, with the residual standard deviation ``sigma``.
 
-    Names are the grouping factors in lme4's order; a second term on a factor is called ``g.1``, as in lme4.
+    Names are those of :func:`term_names`, in lme4's order.
     """
 
     def __init__(self, terms: list[TermCovariance], sigma: float | None) -> None:
         self.sigma = sigma
-        self._terms: dict[str, TermCovariance] = {}
-        for term in terms:
-            name, copy = term.group, 0
-            while name in self._terms:
-                copy += 1
-                name = f"{term.group}.{copy}"
-            self._terms[name] = term
+        self._terms = dict(zip(term_names([term.group for term in terms]), terms, strict=True))
 
     def __getitem__(self, name: str) -> TermCovariance:
         return self._terms[name]

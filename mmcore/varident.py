@@ -19,6 +19,7 @@ import scipy.optimize
 from .columns import as_factor, from_series
 from .design import Design
 from .errors import DataError, FitError, FormulaError
+from .whitened import whitened_rows
 
 __all__ = ["ResidualGroups", "fit_varident", "residual_groups"]
 
@@ -110,27 +111,22 @@ class _Search:
         return self.last.criterion, self._gradient(self.last)
 
     def _gradient(self, fit: Any) -> np.ndarray:
-        profile, white = fit.state.profile, _whitened_rows(fit)
+        profile, white = fit.state.profile, _white(fit)
         each = 1.0 - fit.state.quadratic() - profile.per_rss * profile.rss * white[-1] ** 2
         if self.reml:
             each -= np.sum(white[:-1] ** 2, axis=0)
         return 2.0 * np.bincount(self.groups.codes, each, len(self.groups.levels))[1:]
 
 
-def _whitened_rows(fit: Any) -> np.ndarray:
-    """(m, n): LS^-1 [Q y]'V^-1 in scaled rows; the last one is r'V^-1 / sqrt(rss)."""
-    kernel = fit.criterion_fn.kernel
-    rows = kernel.A.M.copy()
-    for block, u in zip(kernel.A.blocks, fit.state.solve_random(kernel.random_products()), strict=True):
-        for a in range(block.K):
-            rows -= block.columns[a] * u[:, a][:, block.codes]
-    return fit.state.profile.LS_inv @ rows
+def _white(fit: Any) -> np.ndarray:
+    """(m, n) whitened rows; the last one is r'V^-1 / sqrt(rss)."""
+    return whitened_rows(fit.criterion_fn.kernel, fit.state, fit.state.profile)[0]
 
 
 def _moment_start(search: _Search) -> np.ndarray:
     """(L - 1,) log-ratios from the spread of the residuals at equal variances."""
     search(np.zeros(len(search.groups.levels) - 1))
     codes, L = search.groups.codes, len(search.groups.levels)
-    squares = np.bincount(codes, _whitened_rows(search.last)[-1] ** 2, L) / np.bincount(codes, minlength=L)
+    squares = np.bincount(codes, _white(search.last)[-1] ** 2, L) / np.bincount(codes, minlength=L)
     spread = np.log(squares)
     return 0.5 * (spread[1:] - spread[0])

@@ -18,7 +18,7 @@ from itertools import combinations
 import numpy as np
 
 from ..fit import Fit
-from .marginal import whitened_rows
+from ..whitened import whitened_rows
 from .refit import UNDETERMINED, Refits, canonical, estimates, take
 
 __all__ = ["can_expand", "expanded_refits"]
@@ -51,8 +51,7 @@ def _point(fit: Fit, par: np.ndarray, at: np.ndarray) -> Point:
     factor = full.factor(par)
     gradient = full.derivatives(par, factor)[0] if len(par) else par
     A, prof, p, like = kernel.A, factor.profile, kernel.A.p, factor.like
-    white, _, v = whitened_rows(kernel, factor)
-    white, v = white[:, at], v[at]
+    white, v = whitened_rows(kernel, factor, prof)[0][:, at], 1.0 - factor.quadratic()[at]
     a, u = white[:p], white[p] * np.sqrt(prof.rss)
     P = v - np.einsum("in,in->n", a, a)
     P = np.where(UNDETERMINED * v < P, P, np.nan)

@@ -88,7 +88,7 @@ def _sets(ws: Marginal, u: Units) -> OneStep:
 
 def _sigma(ws: Marginal, loss: np.ndarray, size: np.ndarray) -> np.ndarray:
     """(U,) sigma without units that take ``loss`` of y'Py and ``size`` rows with them."""
-    prof, known = ws.fit.state.profile, ws.fit.state.like.sigma
+    prof, known = ws.fit.profile, ws.fit.state.like.sigma
     if known is not None:
         return np.where(np.isfinite(loss), known, np.nan)
     with np.errstate(invalid="ignore", divide="ignore"):

@@ -48,7 +48,7 @@ def row_leverage(ws: Marginal, types: Sequence[str] = TYPES) -> np.ndarray:
     overall = 1.0 - (ws.v - ws.h)
     values = {"overall": overall}
     if "fixef" in types or "ranef" in types:
-        half = ws.LS_inv[: ws.p, : ws.p] @ ws.A.M[: ws.p]
+        half = ws.fit.profile.LS_inv[: ws.p, : ws.p] @ ws.A.M[: ws.p]
         values["fixef"] = np.einsum("in,in->n", half, ws.white[: ws.p])
         values["ranef"] = overall - values["fixef"]
     if "ranef.uc" in types:

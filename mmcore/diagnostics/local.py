@@ -18,7 +18,8 @@ import pandas as pd
 
 from ..errors import DataError, UnsupportedError
 from ..fit import Fit
-from .marginal import need_gaussian, whitened_rows
+from ..whitened import whitened_rows
+from .marginal import need_gaussian
 from .refit import estimates
 from .units import by_row, units
 from .varcomp import component_names, components
@@ -80,7 +81,7 @@ def _pass(fit: Fit, par: np.ndarray) -> tuple[Any, np.ndarray, np.ndarray, np.nd
     """Factor, d f / d omega (n,), u (n,) and whitened rows (p, n) at a point."""
     kernel = fit.criterion_fn.kernel
     factor = fit.criterion_fn.factor(par)
-    white, _, v = whitened_rows(kernel, factor)
+    white, v = whitened_rows(kernel, factor, factor.profile)[0], 1.0 - factor.quadratic()
     a, u = white[:-1], white[-1] * np.sqrt(factor.profile.rss)
     lost = v - np.einsum("in,in->n", a, a) if factor.like.reml else v
     return factor, factor.profile.per_rss * u * u - lost, u, a

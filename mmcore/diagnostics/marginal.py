@@ -10,17 +10,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.linalg.lapack import dpotrf, dtrtri
 
 from ..errors import UnsupportedError
 from ..fit import Fit
 from ..glmfit import GeneralizedFit
-from ..kernels import Factor, Kernel
 from ..products import CrossProducts
+from ..whitened import whitened_rows
 
-__all__ = ["Marginal", "linear", "marginal", "need_fixed", "need_gaussian", "whitened_rows"]
-
-ENOUGH = 1e-2  # least part of a column (or of y) that V^-1 leaves, at which S as a difference has its digits
+__all__ = ["Marginal", "linear", "marginal", "need_fixed", "need_gaussian"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,9 +29,7 @@ class Marginal:
     random: list[np.ndarray]  # per block (p + 1, K, L): ``white`` Z Sigma, the random effects of its rows
     v: np.ndarray  # (n,) diagonal of V^-1
     h: np.ndarray  # (n,) squared length of the first p rows of ``white``: v - h is the diagonal of P
-    LS_inv: np.ndarray  # (p + 1, p + 1) lower: ``white`` = LS^-1 [Q, r]'V^-1
     half: np.ndarray  # (p, p) beta = half delta
-    rss: float  # y'Py
 
     @property
     def A(self) -> CrossProducts:
@@ -50,6 +45,11 @@ class Marginal:
     def Sigma(self) -> list[np.ndarray]:
         """(K, K) relative covariance of every block."""
         return self.fit.criterion_fn.covariance.sigma(self.fit.par)
+
+    @property
+    def rss(self) -> float:
+        """y'Py."""
+        return self.fit.profile.rss
 
     @property
     def P(self) -> np.ndarray:
@@ -77,45 +77,11 @@ def marginal(fit: Fit) -> Marginal:
     For a generalised model it is that of the working model at its theta, with its dispersion.
     """
     fit = linear(fit)
-    kernel, state = fit.criterion_fn.kernel, fit.state
-    A, p, prof = kernel.A, kernel.A.p, state.profile
-    white, random, v = whitened_rows(kernel, state)
-    LS_inv, rss = prof.LS_inv, prof.rss
-    left = np.square(prof.LS.diagonal())
-    left[p] /= A.A[p, p]
-    if left.min() < ENOUGH:
-        Sigma = fit.criterion_fn.covariance.sigma(fit.par)
-        C, info = dpotrf(_gram(A, Sigma, white, random), lower=1, clean=1)
-        if not info:
-            C_inv = dtrtri(C, lower=1)[0]
-            white, random, LS_inv = C_inv @ white, [np.tensordot(C_inv, u, 1) for u in random], C_inv @ LS_inv
-            rss *= float(C[p, p]) ** 2
-    half = np.linalg.solve(A.R, LS_inv[:p, :p].T) if p else np.zeros((0, 0))
-    return Marginal(fit, white, random, v, np.einsum("in,in->n", white[:p], white[:p]), LS_inv, half, rss)
-
-
-def _gram(
-    A: CrossProducts, Sigma: list[np.ndarray], white: np.ndarray, random: list[np.ndarray]
-) -> np.ndarray:
-    """(p + 1, p + 1) white V white': the identity, but for what S lost as a difference of much larger numbers."""
-    m = len(white)
-    out = white @ white.T
-    for block, S, u in zip(A.blocks, Sigma, random, strict=True):
-        s = block.products(white)
-        rest = u - np.matmul(S, s)  # as in loss._inner_part: rounding of u and s cancels to first order
-        out += s.reshape(m, -1) @ u.reshape(m, -1).T + rest.reshape(m, -1) @ s.reshape(m, -1).T
-    return out
-
-
-def whitened_rows(kernel: Kernel, state: Factor) -> tuple[np.ndarray, list[np.ndarray], np.ndarray]:
-    """(p + 1, n) LS^-1 [Q, r]'V^-1, that times Z Sigma per block, (n,) diagonal of V^-1, at any point theta."""
-    A, LS_inv = kernel.A, state.profile.LS_inv
-    VM, random = A.M.copy(), state.solve_random(kernel.random_products())
-    for block, u in zip(A.blocks, random, strict=True):
-        for k, column in enumerate(block.columns):
-            for i in range(A.m):
-                VM[i] -= column * u[i, k][block.codes]
-    return LS_inv @ VM, [np.tensordot(LS_inv, u, 1) for u in random], 1.0 - state.quadratic()
+    A, p, prof = fit.criterion_fn.kernel.A, fit.design.p, fit.profile
+    white, random = whitened_rows(fit.criterion_fn.kernel, fit.state, prof)
+    half = np.linalg.solve(A.R, prof.LS_inv[:p, :p].T) if p else np.zeros((0, 0))
+    v, h = 1.0 - fit.state.quadratic(), np.einsum("in,in->n", white[:p], white[:p])
+    return Marginal(fit, white, random, v, h, half)
 
 
 def need_gaussian(fit: Fit, what: str) -> None:

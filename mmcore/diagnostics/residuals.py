@@ -107,7 +107,7 @@ def resid_marginal(fit: Fit, type: str = "raw") -> pd.Series:
 def _mean_variance(fit: Fit) -> np.ndarray:
     """(n,) diagonal of X (X'V^-1X)^-1 X', in the basis of X, where 1 - h has the digits of h."""
     A, p = fit.criterion_fn.kernel.A, fit.design.p
-    squares = np.square(fit.state.profile.LS_inv[:p, :p] @ A.M[:p]).sum(axis=0)
+    squares = np.square(fit.profile.LS_inv[:p, :p] @ A.M[:p]).sum(axis=0)
     return squares if A.sqrt_w is None else squares / A.sqrt_w**2
 
 

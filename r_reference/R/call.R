@@ -35,6 +35,12 @@ need_fixed_effects <- function(p) {
   if (!p) missing_value("undefined", "a model without fixed effects has no influence on them")
 }
 
+# C^-1 x for a covariance C. Its rows may have very different units, which solve() would take for a singular system.
+solve_covariance <- function(C, x) {
+  s <- 1 / sqrt(diag(C))
+  s * solve(C * tcrossprod(s), s * x)
+}
+
 unsupported_model <- function(...) {
   stop(structure(class = c("unsupported_model", "error", "condition"), list(message = paste0(...), call = NULL)))
 }

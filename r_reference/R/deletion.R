@@ -200,7 +200,7 @@
 
 .full_C <- function(w) as.matrix(stats::vcov(w$m))
 
-.distance <- function(d, C) if (anyNA(d) || anyNA(C)) NaN else sum(d * solve(C, d)) / length(d)
+.distance <- function(d, C) if (anyNA(d) || anyNA(C)) NaN else sum(d * solve_covariance(C, d)) / length(d)
 
 .moved <- function(w, refit) lme4::fixef(w$m) - refit$beta
 
@@ -277,13 +277,13 @@ deletion_varcomp_group <- function(w) .varcomp(w, .level_refits(w))
 .covtrace <- function(w, families) {
   need_fixed_effects(length(.coefficients(w)))
   C <- .full_C(w)
-  .each(families, function(refit, K) if (anyNA(refit$C)) NaN else abs(sum(diag(solve(C, refit$C))) - nrow(C)))
+  .each(families, function(refit, K) if (anyNA(refit$C)) NaN else abs(sum(diag(solve_covariance(C, refit$C))) - nrow(C)))
 }
 
 .covratio <- function(w, families) {
   need_fixed_effects(length(.coefficients(w)))
   C <- .full_C(w)
-  .each(families, function(refit, K) if (anyNA(refit$C)) NaN else det(solve(C, refit$C)))
+  .each(families, function(refit, K) if (anyNA(refit$C)) NaN else det(solve_covariance(C, refit$C)))
 }
 
 # Covariances and variances alike; infinite, or NaN, where the full component is zero.

@@ -198,8 +198,8 @@
   SC <- tcrossprod(KPinv, K) %*% w$C
   after <- w$C + w$C %*% SC
   ratio <- diag(w$p) + SC
-  c(cooks = sum(delta * solve(w$C, delta)) / w$p,
-    mdffits = sum(delta * solve(after, delta)) / w$p,
+  c(cooks = sum(delta * solve_covariance(w$C, delta)) / w$p,
+    mdffits = sum(delta * solve_covariance(after, delta)) / w$p,
     covtrace = abs(sum(diag(SC))),
     covratio = det(ratio))
 }

@@ -11,6 +11,7 @@ polished_fit <- function(model) {
   problem <- optimisation_problem(parsed)
   rough <- lapply(searches(problem), function(search) search(problem))
   order <- order(vapply(rough, `[[`, 0, "value"))
+  if (rough[[order[1]]]$value >= UNREACHABLE) parsed$devfun(problem$start) # fails in lme4's own words
   best <- polish(problem, rough[[order[1]]])
   # Before the model is made: it shares the state of the criterion, and any later evaluation would move it.
   distance <- repeat_distance(problem, rough[order], best)
@@ -24,9 +25,11 @@ polished_fit <- function(model) {
 optimisation_problem <- function(parsed) {
   calls <- 0L
   list(
+    # Where the criterion cannot be factored (the first steps of a search are blind) it is too large, not the end.
     value = function(theta) {
       calls <<- calls + 1L
-      parsed$devfun(theta)
+      value <- tryCatch(parsed$devfun(theta), error = function(e) NaN)
+      if (is.nan(value)) UNREACHABLE else value
     },
     count = function() calls,
     start = parsed$reTrms$theta,
@@ -35,6 +38,8 @@ optimisation_problem <- function(parsed) {
     large = nrow(parsed$reTrms$Zt) > 500
   )
 }
+
+UNREACHABLE <- 1e100
 
 # --- where to start ---------------------------------------------------------------------------------------------
 
@@ -128,14 +133,14 @@ bobyqa_from <- function(problem, found) {
   list(name = found$name, theta = as.double(result$par), value = as.double(result$fval))
 }
 
-better <- function(a, b) if (b$value <= a$value) b else a
+better <- function(a, b) if (isTRUE(b$value <= a$value)) b else a
 
 # A variance within the optimiser's reach of zero is zero if the criterion agrees to the last digits.
 to_boundary <- function(problem, found) {
   for (i in which(problem$lower == 0 & found$theta > 0 & found$theta < 1e-3)) {
     theta <- replace(found$theta, i, 0)
     value <- problem$value(theta)
-    if (value <= found$value + 1e-14 * abs(found$value))
+    if (isTRUE(value <= found$value + 1e-14 * abs(found$value)))
       found <- list(name = found$name, theta = theta, value = value)
   }
   found
