@@ -23,7 +23,7 @@ from functools import lru_cache
 from itertools import product
 
 import numpy as np
-from scipy.linalg.lapack import dtrtri
+from scipy.linalg.lapack import dgeqrf, dtrtri
 
 from .errors import DataError
 
@@ -58,6 +58,13 @@ def cholesky_psd(Sigma: np.ndarray) -> np.ndarray:
     return L
 
 
+def lower_factor(A: np.ndarray) -> np.ndarray:
+    """Lower triangular L with L L' = A A', from A itself: forming A A' would lose half the digits."""
+    if len(A) == 1:
+        return np.abs(A)
+    return np.tril(dgeqrf(A.T)[0].T)
+
+
 def _triangle_names(effects: Sequence[str]) -> list[str]:
     """lme4's labels of the lower triangle, column by column: ``a``, ``b.a``, ``b``."""
     k = len(effects)
@@ -85,6 +92,10 @@ class Structure:
     def sigma(self, par: np.ndarray) -> np.ndarray:
         """(k, k) covariance of b~ relative to the residual variance."""
         raise NotImplementedError
+
+    def root(self, par: np.ndarray) -> np.ndarray:
+        """(k, k) A with A A' = Sigma."""
+        return cholesky_psd(self.sigma(par))
 
     def jacobian(self, par: np.ndarray) -> np.ndarray:
         """(n_par, k, k) with dSigma / dpar."""
@@ -205,7 +216,7 @@ class Unstructured(Structure):
         L[self._row, self._col] = par
         return L
 
-    def _half(self, par: np.ndarray) -> np.ndarray:
+    def root(self, par: np.ndarray) -> np.ndarray:
         """(k, k) P L."""
         L = self._factor(par)
         return L if self.chart is None else self.chart @ L
@@ -214,7 +225,7 @@ class Unstructured(Structure):
         if self.k == 1:
             c = 1.0 if self.chart is None else float(self.chart[0, 0])
             return np.array([[(c * par[0]) ** 2]])
-        half = self._half(par)
+        half = self.root(par)
         return half @ half.T
 
     def jacobian(self, par: np.ndarray) -> np.ndarray:
@@ -293,7 +304,7 @@ class Unstructured(Structure):
     def Lambda(self, par: np.ndarray) -> np.ndarray:
         if self.standard:
             return self._factor(par)
-        half = self._half(par)
+        half = self.root(par)
         half = half if self.frame is None else self.frame @ half
         return cholesky_psd(half @ half.T)
 
@@ -605,6 +616,22 @@ class BlockCovariance:
             for t, rows in zip(terms, self.rows[b], strict=True):
                 Sigma[rows, rows] = self.structures[t].sigma(par[self._par[t]])
             out.append(Sigma)
+        return out
+
+    def roots(self, par: np.ndarray) -> list[np.ndarray]:
+        """(K, K) lower L per block with L L' = ``sigma``, where possible not by way of it.
+
+        Triangular, because with large effects that are nearly alike I + L'Z'ZL is well scaled then, and only then.
+        """
+        out = []
+        for b, terms in enumerate(self.blocks):
+            if len(terms) == 1:
+                out.append(lower_factor(self.structures[terms[0]].root(par[self._par[terms[0]]])))
+                continue
+            root = np.zeros((self.K[b], self.K[b]))
+            for t, rows in zip(terms, self.rows[b], strict=True):
+                root[rows, rows] = lower_factor(self.structures[t].root(par[self._par[t]]))
+            out.append(root)
         return out
 
     def jacobian(self, par: np.ndarray) -> list[np.ndarray]:

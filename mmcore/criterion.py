@@ -36,7 +36,8 @@ class Criterion:
 
     def factor(self, par: np.ndarray) -> Factor:
         """The factor of V at ``par``; its ``profile.f`` is the criterion."""
-        return self.kernel.at(self.covariance.sigma(par), self.like)
+        roots = self.covariance.roots(par) if self.kernel.by_roots else None
+        return self.kernel.at(self.covariance.sigma(par), self.like, roots)
 
     def derivatives(self, par: np.ndarray, factor: Factor) -> tuple[np.ndarray, np.ndarray]:
         """Gradient (exact) and second-order matrix (exact Hessian or average information) at ``par``.

@@ -31,6 +31,10 @@ INVALID = "invalid"  # the class of models that must be refused
 NAMES: tuple[str, ...] = (*CLASSES, INVALID)
 LEAST, MOST = 1e-18, 1e6  # bounds of what `target` is told
 FLAT = 1e-7  # deviance units: two optima this close, with the same algebra, differ by what the criterion cannot tell
+AHEAD = (
+    Verdict.REFERENCE_WRONG,
+    Verdict.BETTER_THAN_REFERENCE,
+)  # errors of the reference: no nearness to a gate
 DEFAULT_EXAMPLES = 320
 
 
@@ -232,7 +236,7 @@ def _judged(case: Case, rows: tuple[Row, ...], broken: tuple[str, ...]) -> Judge
     bad = [row for row in rows if row.outcome == "fail" and id(row) not in flat]
     bad.sort(key=lambda row: -_excess(row))
     finding = Finding(case, tuple(bad), broken) if bad or broken else None
-    judged = [row for row in rows if id(row) not in flat and row.verdict is not Verdict.REFERENCE_WRONG]
+    judged = [row for row in rows if id(row) not in flat and row.verdict not in AHEAD]
     return Judged(finding, rows, max((_excess(row) for row in judged), default=0.0), len(flat))
 
 

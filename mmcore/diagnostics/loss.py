@@ -14,6 +14,7 @@ from collections.abc import Hashable, Iterable
 import numpy as np
 import scipy.sparse as sp
 
+from ..criterion import Criterion
 from ..kernels.common import Likelihood
 from ..kernels.crossed import CrossedFactor
 from ..kernels.nested import NestedFactor
@@ -46,7 +47,10 @@ def losses(ws: Marginal, units: Units) -> np.ndarray:
 def _by_downdate(ws: Marginal, rows: np.ndarray) -> np.ndarray:
     """Loss of one set from the Schur complement without it."""
     state, LS_inv = ws.fit.state, ws.fit.state.profile.LS_inv
-    rest = without(ws.fit.criterion_fn.kernel, rows).at(ws.Sigma, Likelihood(profiled=False))
+    criterion = Criterion(
+        without(ws.fit.criterion_fn.kernel, rows), ws.fit.criterion_fn.covariance, Likelihood(profiled=False)
+    )
+    rest = criterion.factor(ws.fit.par)
     return LS_inv @ (state.S - rest.S) @ LS_inv.T
 
 

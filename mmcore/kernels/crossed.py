@@ -55,6 +55,7 @@ class Crossed:
     """Products of a model with one leading factor and dense coupling among the rest."""
 
     exact = False  # second-order matrices are average information
+    by_roots = False
 
     def __init__(self, A: CrossProducts) -> None:
         self.A, self.lead, self.tail = A, A.blocks[0], list(A.blocks[1:])
@@ -78,7 +79,9 @@ class Crossed:
             [b.products(A.M).transpose(2, 1, 0).reshape(-1, A.m) for b in self.tail]
         )
 
-    def at(self, Sigma: list[np.ndarray], like: Likelihood) -> CrossedFactor:
+    def at(
+        self, Sigma: list[np.ndarray], like: Likelihood, roots: list[np.ndarray] | None = None
+    ) -> CrossedFactor:
         """The factor at a relative covariance."""
         return CrossedFactor(self, Sigma, like)
 

@@ -32,6 +32,7 @@ class Dense:
     """Products of a model with few random effects in all."""
 
     exact = True  # second-order matrices are Hessians
+    by_roots = True  # works with factors of Sigma
 
     def __init__(self, A: CrossProducts) -> None:
         self.A = A
@@ -43,9 +44,11 @@ class Dense:
         self.products = self.ZM @ self.ZM.T
         self.scalar = all(b.K == 1 for b in A.blocks)
 
-    def at(self, Sigma: list[np.ndarray], like: Likelihood) -> DenseFactor:
-        """The factor at a relative covariance."""
-        return DenseFactor(self, Sigma, like)
+    def at(
+        self, Sigma: list[np.ndarray], like: Likelihood, roots: list[np.ndarray] | None = None
+    ) -> DenseFactor:
+        """The factor at a relative covariance; ``roots``: its lower factors, if known better than from Sigma."""
+        return DenseFactor(self, Sigma, like, roots)
 
     def random_products(self) -> list[np.ndarray]:
         """(m, K, L) per block: Z_j'M of every level."""
@@ -85,10 +88,12 @@ class Dense:
 class DenseFactor:
     """V and the profiled criterion at one Sigma."""
 
-    def __init__(self, kernel: Dense, Sigma: list[np.ndarray], like: Likelihood) -> None:
+    def __init__(
+        self, kernel: Dense, Sigma: list[np.ndarray], like: Likelihood, roots: list[np.ndarray] | None = None
+    ) -> None:
         self.kernel, self.Sigma, self.like = kernel, Sigma, like
         q = kernel.q
-        self.Lambda = [np.sqrt(s) if len(s) == 1 else cholesky_psd(s) for s in Sigma]
+        self.Lambda = [cholesky_psd(s) for s in Sigma] if roots is None else roots
         scaled = self._scale(kernel.products[:q])  # Lambda' Z'[Z M]
         M1 = self._scale(scaled[:, :q].T)
         M1.ravel()[:: q + 1] += 1.0

@@ -15,11 +15,14 @@ class Fixed:
     """Products of a linear model."""
 
     exact = True
+    by_roots = False
 
     def __init__(self, A: CrossProducts) -> None:
         self.A = A
 
-    def at(self, Sigma: list[np.ndarray], like: Likelihood) -> FixedFactor:
+    def at(
+        self, Sigma: list[np.ndarray], like: Likelihood, roots: list[np.ndarray] | None = None
+    ) -> FixedFactor:
         """The only factor there is."""
         return FixedFactor(self, like)
 

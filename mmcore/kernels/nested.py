@@ -35,6 +35,7 @@ class Nested:
     """Products of a chain of nested factors, innermost (most levels) first."""
 
     exact = False  # second-order matrices are average information
+    by_roots = False
 
     def __init__(self, A: CrossProducts, parents: dict[tuple[int, int], np.ndarray]) -> None:
         self.A, self.blocks, self.parents = A, A.blocks, parents
@@ -46,7 +47,9 @@ class Nested:
             (j, i): A.blocks[j].products(A.blocks[i].columns) for j in range(J) for i in range(j + 1, J)
         }
 
-    def at(self, Sigma: list[np.ndarray], like: Likelihood) -> NestedFactor:
+    def at(
+        self, Sigma: list[np.ndarray], like: Likelihood, roots: list[np.ndarray] | None = None
+    ) -> NestedFactor:
         """The factor at a relative covariance."""
         return NestedFactor(self, Sigma, like)
 

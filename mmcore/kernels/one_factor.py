@@ -11,6 +11,7 @@ from functools import cached_property
 
 import numpy as np
 
+from ..covariance import cholesky_psd
 from ..products import CrossProducts
 from . import small
 from .common import Likelihood, profile, whitened
@@ -22,6 +23,7 @@ class OneFactor:
     """Products of a model whose random terms share one grouping factor."""
 
     exact = True  # second-order matrices are Hessians
+    by_roots = True  # works with factors of Sigma
 
     def __init__(self, A: CrossProducts) -> None:
         (block,) = A.blocks
@@ -31,9 +33,11 @@ class OneFactor:
         self.U[:K] = block.gram()
         self.U[K:] = block.products(A.M)
 
-    def at(self, Sigma: list[np.ndarray], like: Likelihood) -> OneFactorFactor:
-        """The factor at a relative covariance."""
-        return OneFactorFactor(self, Sigma[0], like)
+    def at(
+        self, Sigma: list[np.ndarray], like: Likelihood, roots: list[np.ndarray] | None = None
+    ) -> OneFactorFactor:
+        """The factor at a relative covariance; ``roots``: its lower factors, if known better than from Sigma."""
+        return OneFactorFactor(self, Sigma[0], like, None if roots is None else roots[0])
 
     def random_products(self) -> list[np.ndarray]:
         """(m, K, L) per block: Z_j'M of every level."""
@@ -51,11 +55,13 @@ class OneFactor:
 class OneFactorFactor:
     """V and the profiled criterion at one Sigma."""
 
-    def __init__(self, kernel: OneFactor, Sigma: np.ndarray, like: Likelihood) -> None:
+    def __init__(
+        self, kernel: OneFactor, Sigma: np.ndarray, like: Likelihood, root: np.ndarray | None = None
+    ) -> None:
         A, U = kernel.A, kernel.U
         K, m = len(Sigma), A.m
-        self.kernel, self.Sigma, self.like = kernel, Sigma, like
-        logdet, self.T_inv, self.K = small.eliminate(U[:K], Sigma)
+        self.kernel, self.Sigma, self.like, self.root = kernel, Sigma, like, root
+        logdet, self.T_inv, self.K = small.eliminate(U[:K], Sigma, root)
         R = small.left(self.T_inv, U)
         self.W, self.R = R[:K], R[K:]
         self.S = A.A - U[K:].reshape(m, -1) @ small.left(self.K, U[K:]).reshape(m, -1).T
@@ -91,7 +97,8 @@ class OneFactorFactor:
     @cached_property
     def _half(self) -> np.ndarray:
         """(K, K, L) H with H'H = (Sigma^-1 + Z'Z)^-1."""
-        return small.half(self.kernel.U[: len(self.Sigma)], self.Sigma)
+        root = cholesky_psd(self.Sigma) if self.root is None else self.root
+        return small.half(self.kernel.U[: len(root)], root)
 
     def solve_random(self, R: list[np.ndarray]) -> list[np.ndarray]:
         """(Sigma^-1 + Z'Z)^-1 R per block, for R (r, K, L); Sigma may be singular."""

@@ -35,12 +35,15 @@ def determinant_and_inverse(T: np.ndarray) -> tuple[float, np.ndarray]:
     return logdet, np.ascontiguousarray(np.linalg.inv(by_level).transpose(1, 2, 0))
 
 
-def eliminate(D: np.ndarray, Sigma: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
+def eliminate(
+    D: np.ndarray, Sigma: np.ndarray, root: np.ndarray | None = None
+) -> tuple[float, np.ndarray, np.ndarray]:
     """Sum of log |T|, T^-1 and K = (Sigma^-1 + D)^-1 = Sigma T^-1 per level, T = I + D Sigma; D is (K, K, L).
 
     K is found without going through T, whose inverse carries errors of the order of cond(T): with large
     random effects that is the whole residual. Two effects: |T| = 1 + tr D Sigma + |D| |Sigma| and K = (Sigma
-    + |Sigma| adj D) / |T|. More: K = Lambda (I + Lambda'D Lambda)^-1 Lambda', valid for a singular Sigma too.
+    + |Sigma| adj D) / |T|. More: K = Lambda (I + Lambda'D Lambda)^-1 Lambda', valid for a singular Sigma too;
+    ``root`` is Lambda, where it is known better than from Sigma.
     """
     k = len(Sigma)
     if k == 1:
@@ -48,7 +51,8 @@ def eliminate(D: np.ndarray, Sigma: np.ndarray) -> tuple[float, np.ndarray, np.n
         return -float(np.log(T_inv).sum()), T_inv, Sigma[0, 0] * T_inv
     if k == 2:
         return _eliminate_two(D, Sigma)
-    Lambda, by_level, M = _penalised(D, Sigma)
+    Lambda = cholesky_psd(Sigma) if root is None else root
+    by_level, M = _penalised(D, Lambda)
     logdet = float(np.log(np.linalg.cholesky(M).diagonal(axis1=1, axis2=2)).sum()) * 2.0
     K = Lambda @ np.linalg.inv(M) @ Lambda.T
     T_inv = -(by_level @ K)
@@ -56,21 +60,20 @@ def eliminate(D: np.ndarray, Sigma: np.ndarray) -> tuple[float, np.ndarray, np.n
     return logdet, np.ascontiguousarray(T_inv.transpose(1, 2, 0)), np.ascontiguousarray(K.transpose(1, 2, 0))
 
 
-def _penalised(D: np.ndarray, Sigma: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(K, K) Lambda, and by level (L, K, K): D, I + Lambda'D Lambda."""
-    Lambda = cholesky_psd(Sigma)
+def _penalised(D: np.ndarray, Lambda: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """By level (L, K, K): D and I + Lambda'D Lambda."""
     by_level = np.ascontiguousarray(D.transpose(2, 0, 1))
     M = Lambda.T @ by_level @ Lambda
-    M.reshape(len(M), -1)[:, :: len(Sigma) + 1] += 1.0
-    return Lambda, by_level, M
+    M.reshape(len(M), -1)[:, :: len(Lambda) + 1] += 1.0
+    return by_level, M
 
 
-def half(D: np.ndarray, Sigma: np.ndarray) -> np.ndarray:
+def half(D: np.ndarray, Lambda: np.ndarray) -> np.ndarray:
     """(K, K, L) H = L^-1 Lambda' per level, L L' = I + Lambda'D Lambda: H'H = (Sigma^-1 + D)^-1.
 
     To be applied as H'(H u): where random effects are large, H'H u of a matrix formed first has no digits left.
     """
-    Lambda, _, M = _penalised(D, Sigma)
+    M = _penalised(D, Lambda)[1]
     H = np.linalg.solve(np.linalg.cholesky(M), Lambda.T)
     return np.ascontiguousarray(H.transpose(1, 2, 0))
 
