@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
-from itertools import product
+from itertools import accumulate, product
 
 import numpy as np
 from scipy.linalg.lapack import dgeqrf, dtrtri
@@ -192,7 +192,7 @@ class Unstructured(Structure):
         self.chart, self.frame = chart, frame
         self.standard = chart is None and frame is None
         self._row, self._col, self._diag, base, self._same_column = _triangle_tensors(k)
-        if chart is not None:
+        if chart is not None and k > 1:
             base = np.matmul(chart, np.matmul(chart, base.reshape(self.n_par, k, k**3)).reshape(-1, k, k**2))
         self._base = base.reshape(self.n_par * k * k, k * k)
 
@@ -522,20 +522,19 @@ class BlockCovariance:
     def __init__(self, blocks: Sequence[Sequence[int]], structures: Sequence[Structure]) -> None:
         """``blocks[b]`` lists the terms of block b; ``structures[t]`` belongs to term t."""
         self.structures = tuple(structures)
-        ends = np.cumsum([s.n_par for s in structures])
-        self._par = [slice(int(e - s.n_par), int(e)) for s, e in zip(structures, ends, strict=True)]
-        self.n_par = int(ends[-1]) if len(ends) else 0
+        ends = list(accumulate(s.n_par for s in structures))
+        self._par = [slice(e - s.n_par, e) for s, e in zip(structures, ends, strict=True)]
+        self.n_par = ends[-1] if ends else 0
         self.n_theta = sum(s.n_theta for s in structures)
         self.blocks = tuple(tuple(b) for b in blocks)
         sizes = [[structures[t].k for t in b] for b in self.blocks]
         self.rows = [[slice(sum(s[:i]), sum(s[: i + 1])) for i in range(len(s))] for s in sizes]
         self.K = tuple(sum(s) for s in sizes)
         # position in par of every parameter of a block, in the order of the block's own derivative array
-        self.index = tuple(
-            np.concatenate([np.arange(self._par[t].start, self._par[t].stop) for t in b]) for b in self.blocks
-        )
-        order = np.concatenate(self.index) if self.index else np.zeros(0, dtype=np.intp)
-        self._inverse_order = None if (np.diff(order) == 1).all() else np.argsort(order)
+        index = [[i for t in b for i in range(self._par[t].start, self._par[t].stop)] for b in self.blocks]
+        self.index = tuple(np.array(i, dtype=np.intp) for i in index)
+        order = [i for block in index for i in block]
+        self._inverse_order = None if order == list(range(len(order))) else np.argsort(order)
 
     def _each(self, method: str, par: np.ndarray) -> list[np.ndarray]:
         return [getattr(s, method)(par[at]) for s, at in zip(self.structures, self._par, strict=True)]

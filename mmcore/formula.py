@@ -7,6 +7,7 @@ becomes `b:a` and `a`.
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from .errors import FormulaError
 from .syntax import (
@@ -100,13 +101,19 @@ def parse(text: str) -> Formula:
     """Parse lme4's formula language: `y ~ x * f + offset(z) + (x | g) + (1 | a/b)`.
 
     Nothing is evaluated: a name is a column of the data that come later, a call must name a function of the
-    whitelist. One-sided formulas (`~ (1 | g)`) have `response` None. Cost: about 40 us for `y ~ x + (x | g)`.
+    whitelist. One-sided formulas (`~ (1 | g)`) have `response` None. Cost: about 40 us for `y ~ x + (x | g)`; the
+    last 256 are kept, as `re` keeps its patterns.
 
     Raises FormulaError, which shows the text with a caret under the fault: not in the grammar, a function
     that is not allowed, a bar that is not added with `+`, a grouping factor that is not made of names with
     `:` and `/`.
     R equivalent: `terms(nobars(f))`, `findbars(f)`.
     """
+    return _parse(text)
+
+
+@lru_cache(maxsize=256)
+def _parse(text: str) -> Formula:
     try:
         left, right = parse_sides(text)
         return _assemble(text, left, _shallow(right))

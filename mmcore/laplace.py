@@ -54,6 +54,7 @@ class Laplace:
         self.p = len(Q)
         self.evaluations = 0
         self.iterations = 0
+        self._scalar = all(block.K == 1 for block in system.blocks)
         self._last: Point | None = None  # where the next search for modes starts
 
     def predictor(self, x: np.ndarray) -> np.ndarray:
@@ -117,12 +118,16 @@ class Laplace:
 
     def _of_sigma(self, par: np.ndarray, modes: Modes, r: Blocks, a: Blocks) -> np.ndarray:
         """Chain rule from Sigma to the covariance parameters."""
-        G = [W - _outer(x, x) + _symmetric(x, y) for W, x, y in zip(modes.factor.trace(), r, a, strict=True)]
-        return self.to_par(par, G)
-
-    def to_par(self, par: np.ndarray, G: list[np.ndarray]) -> np.ndarray:
-        """(n_par,) <E_k, G> for the gradient G (K, K) in each block's Sigma."""
-        E = self.covariance.jacobian(par)
+        E, traces = self.covariance.jacobian(par), modes.factor.trace()
+        if (
+            self._scalar
+        ):  # the same without matrices of one cell, which is what small models spend their time on
+            slopes = [
+                e.item() * (W.item() + float(np.vdot(x, y - x)))
+                for e, W, x, y in zip(E, traces, r, a, strict=True)
+            ]
+            return self.covariance.in_par_order(np.array(slopes))
+        G = [W - _outer(x, x) + _symmetric(x, y) for W, x, y in zip(traces, r, a, strict=True)]
         g = [Eb.reshape(len(Eb), -1) @ Gb.ravel() for Eb, Gb in zip(E, G, strict=True)]
         return self.covariance.in_par_order(np.concatenate(g)) if g else np.zeros(0)
 

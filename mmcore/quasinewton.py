@@ -182,8 +182,8 @@ def _cap(objective: Objective, x: np.ndarray, step: np.ndarray) -> np.ndarray:
     par, change = x[objective.p :], step[objective.p :]
     if not len(par):
         return step
-    limit = max(0.3, 0.77 * float(np.abs(par).max()))
-    longest = float(np.abs(change).max())
+    longest = max(map(abs, change.tolist()))
+    limit = max(0.3, 0.77 * max(map(abs, par.tolist())))
     return step * (limit / longest) if longest > limit else step
 
 

@@ -194,6 +194,8 @@ class OneFactorWeighted:
         self.logdet, self.T_inv, self.N = _scaled_inverse(D, Sigma)
 
     def solve(self, g: Blocks) -> tuple[Blocks, Blocks]:
+        if len(self.Sigma) == 1:
+            return [self.T_inv[0] * g[0]], [self.N[0] * g[0]]
         return [small.left(self.T_inv, g[0])], [small.left(self.N, g[0])]
 
     def leverage(self) -> np.ndarray:

@@ -13,6 +13,7 @@ import numpy as np
 from parity.case import Case
 from parity.compare import Row, joined
 from parity.engine import Engine
+from parity.measures import YARDSTICKS
 from parity.policy import Policy
 from parity.quantities import Lane
 from parity.results import Results
@@ -53,7 +54,7 @@ def arbitrate(
         doubted = [i for i, row in enumerate(rows) if row.lane == lane and row.verdict in OPEN]
         if not doubted:
             continue
-        names = tuple(rows[i].quantity for i in doubted)
+        names = tuple(dict.fromkeys([*(rows[i].quantity for i in doubted), *YARDSTICKS]))
         judged = run_case(case, engine, (side,), (lane,), names, policy).rows
         found = {row.quantity: row for row in judged}
         for i in doubted:

@@ -17,6 +17,13 @@ from parity.results import Results, Value
 DIGITS = 15.0  # a double carries no more
 
 
+# What `scales` reads of a reference.
+YARDSTICKS = (
+    "y_response", "se_fixef", "ranef", "vcov_fixef", "hatvalues", "covtrace_marginal_group", "fitted",
+    "resid_response", "resid_pearson", "sigma",
+)  # fmt: skip
+
+
 @dataclass(frozen=True, slots=True)
 class Scales:
     """What the reference says about sizes: the yardsticks of the measures."""
@@ -27,12 +34,16 @@ class Scales:
     condition: float  # condition number of X'V^-1X with unit diagonal; 1 where not known
     location: float  # largest standardised mean sqrt(w) |fitted| / sigma: residuals lack that many digits
     escape: float  # 1 / (1 - h) of the row nearest to leverage one: what deleting it makes of rounding
+    escape_level: float  # the same of the level that takes most information with it: COVTRACE + 1, or escape
     floor: float  # smallest scale, as a fraction of the natural one
     zero: float  # relative variance that counts as zero
 
     def condition_of(self, quantity: Quantity) -> float:
         """By how much rounding can grow in a quantity."""
-        return max(self.condition, self.location) * (self.escape if quantity.group == "influence" else 1.0)
+        size = max(self.condition, self.location)
+        if quantity.group != "influence":
+            return size
+        return size * (self.escape_level if quantity.index == "level" else self.escape)
 
     def natural(self, unit: Unit) -> float:
         """The size of ordinary numbers of a unit."""
@@ -44,13 +55,15 @@ def scales(reference: Results, policy: Policy) -> Scales:
     y = reference.values.get("y_response")
     se = reference.values.get("se_fixef")
     modes = reference.values.get("ranef")
+    escape = _escape(reference.values.get("hatvalues"))
     return Scales(
         sd_y=float(np.std(y.values, ddof=1)) if y is not None and len(y.values) > 1 else 0.0,
         se=dict(zip(se.labels, se.values.tolist(), strict=True)) if se is not None else {},
         modes=0.0 if modes is None else float(np.nanmax(np.abs(modes.values), initial=0.0)),
         condition=_condition(reference.values.get("vcov_fixef")),
         location=_location(reference),
-        escape=_escape(reference.values.get("hatvalues")),
+        escape=escape,
+        escape_level=max(escape, _escape_level(reference.values.get("covtrace_marginal_group"))),
         floor=policy.scale.floor,
         zero=policy.singular.threshold,
     )
@@ -177,6 +190,13 @@ def _escape(hat: Value | None) -> float:
         return 1.0
     left = 1.0 - hat.values[np.isfinite(hat.values)]
     return float(1.0 / np.min(left[left > 0], initial=1.0))
+
+
+def _escape_level(covtrace: Value | None) -> float:
+    """COVTRACE sums 1 / (1 - b) - 1 over the eigenvalues b of the part of the information that a level takes."""
+    if covtrace is None:
+        return 1.0
+    return 1.0 + float(np.max(covtrace.values[np.isfinite(covtrace.values)], initial=0.0))
 
 
 def _condition(vcov: Value | None) -> float:

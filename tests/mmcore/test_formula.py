@@ -308,7 +308,8 @@ def test_any_name_and_any_string_can_be_quoted(text):
     quoted = text.replace("\\", "\\\\").replace("`", "\\`").replace("'", "\\'")
     formula = parse(f"y ~ `{quoted}` + (f == '{quoted}')")
     assert parse(formula.to_r()).terms == formula.terms
-    assert formula.variables[1] == text or text == "y" or text == "f"
+    if text not in ("y", "f", "."):  # R's `.` is the dot with or without backquotes
+        assert formula.variables[1] == text
 
 
 def test_constants_keep_their_type():

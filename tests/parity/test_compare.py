@@ -511,6 +511,21 @@ def test_a_row_of_leverage_near_one_costs_digits_of_influence_only(values, polic
     assert condition_of(1.0)[0] == ordinary[0]  # a row that decides alone has no influence to compare
 
 
+def test_a_level_that_takes_most_of_the_information_costs_digits_of_its_deletion_only(values, policy):
+    v = values()
+
+    def condition_of(covtrace):
+        given = {"covtrace_marginal_group": Value(("g|a", "g|b"), [99.0, covtrace])}
+        scale = scales(Results("theirs", "1", values={**v, **given}), policy)
+        names = ("covratio_marginal_group", "covratio_marginal", "fixef")
+        return [scale.condition_of(REGISTRY[name]) for name in names]
+
+    ordinary, near_all = condition_of(0.0), condition_of(1e7)
+    assert near_all[0] == pytest.approx(1e5 * ordinary[0], rel=1e-6)
+    assert near_all[1:] == ordinary[1:]
+    assert condition_of(np.nan) == ordinary  # a level without which beta is not determined
+
+
 def test_a_mean_far_from_zero_costs_digits_once_it_exceeds_the_condition(values, policy):
     v = values()
 
