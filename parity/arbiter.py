@@ -2,16 +2,18 @@
 
 A comparison that fails is judged again against the arbiter, at the same theta or at the proved optimum. Where the
 engine agrees with the proof within the gate, and is much nearer to it than to the reference, the reference is wrong,
-and the proved number is the evidence. In every other case the row stays as it was and says what the arbiter found.
+and the proved number is the evidence. Where the engine's optimum is the lower one, and no optimum can be proved (a
+singular one may not be unique), what the engine says of its own theta is judged: its criterion and the number in
+question. In every other case the row stays as it was and says what the arbiter found.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from parity.case import Case
-from parity.compare import Row, joined
+from parity.compare import WHOLE_MODEL, Row, joined
 from parity.engine import Engine
 from parity.measures import YARDSTICKS
 from parity.policy import Policy
@@ -44,7 +46,7 @@ def arbitrate(
 ) -> tuple[Row, ...]:
     """The rows of a case, those that fail judged by the arbiter. `theta` is where lane at_theta was evaluated.
 
-    Costs nothing where nothing fails; else one run of arbiter and engine per lane with failing rows.
+    Costs nothing where nothing fails; else a few runs of arbiter and engine.
     """
     out = list(rows)
     sides: dict[Lane, Engine] = {"optimum": arbiter}
@@ -52,20 +54,52 @@ def arbitrate(
         sides["at_theta"] = AtTheta(arbiter, theta)
     for lane, side in sides.items():
         doubted = [i for i, row in enumerate(rows) if row.lane == lane and row.verdict in OPEN]
-        if not doubted:
-            continue
-        names = tuple(dict.fromkeys([*(rows[i].quantity for i in doubted), *YARDSTICKS]))
-        judged = run_case(case, engine, (side,), (lane,), names, policy).rows
-        found = {row.quantity: row for row in judged}
+        found = _proofs(case, engine, side, lane, [rows[i].quantity for i in doubted], policy)
         for i in doubted:
-            out[i] = _judged(rows[i], found.get(rows[i].quantity), judged[0])
+            out[i] = _judged(rows[i], found.get(rows[i].quantity), found)
+    lower = [i for i, row in enumerate(out) if row.verdict in OPEN and _is_lower(row, policy)]
+    if lower:
+        own = engine.run(case, ("theta",)).values["theta"].values
+        found = _proofs(
+            case, engine, AtTheta(arbiter, own), "at_theta", [rows[i].quantity for i in lower], policy
+        )
+        for i in lower:
+            out[i] = _better(out[i], found.get(rows[i].quantity), found.get("criterion"))
     return tuple(out)
 
 
-def _judged(row: Row, proof: Row | None, whole: Row) -> Row:
+def _proofs(
+    case: Case, engine: Engine, arbiter: Engine, lane: Lane, doubted: Sequence[str], policy: Policy
+) -> dict[str, Row]:
+    """The engine's quantities judged by the arbiter; the yardsticks and the criterion are asked for too."""
+    if not doubted:
+        return {}
+    names = tuple(dict.fromkeys([*doubted, "criterion", *YARDSTICKS]))
+    return {row.quantity: row for row in run_case(case, engine, (arbiter,), (lane,), names, policy).rows}
+
+
+def _is_lower(row: Row, policy: Policy) -> bool:
+    return row.lane == "optimum" and row.deviance_gap is not None and row.deviance_gap < -policy.optimum.gap
+
+
+def _proof(row: Row) -> str:
+    return f"{row.label}: {row.want!r}, engine off by {row.error:.2g}"
+
+
+def _better(row: Row, proof: Row | None, criterion: Row | None) -> Row:
+    if proof is None or criterion is None or proof.outcome != "pass" or criterion.outcome != "pass":
+        return row
+    said = f"proved at the engine's theta: the criterion, and {_proof(proof)}"
+    return replace(row, verdict=Verdict.BETTER_THAN_REFERENCE, message=joined(row.message, said))
+
+
+def _judged(row: Row, proof: Row | None, found: Mapping[str, Row]) -> Row:
     if proof is None or proof.error is None:
-        return replace(row, message=joined(row.message, f"no proof: {(proof or whole).message}"))
-    said = f"proved {proof.label}: {proof.want!r}, engine off by {proof.error:.2g}"
+        why = proof or found.get(WHOLE_MODEL)
+        return replace(
+            row, message=joined(row.message, f"no proof: {why.message if why else 'not among its measures'}")
+        )
+    said = f"proved {_proof(proof)}"
     difference = np.inf if row.error is None else row.error
     passes = proof.outcome == "pass" and proof.error <= NEARER * difference
     verdict = Verdict.REFERENCE_WRONG if passes else row.verdict

@@ -413,7 +413,9 @@ def parameters(charts: Sequence[Chart], Lambda: Sequence[np.ndarray]) -> tuple[B
         Sigma = (np.asarray(L) @ np.asarray(L).T)[np.ix_(order, order)]
         B = np.zeros((chart.effects, chart.rank))
         for j in range(chart.rank):
-            B[j:, j] = Sigma[j:, j] / np.sqrt(Sigma[j, j])
+            B[j:, j] = Sigma[j:, j] / np.sqrt(
+                max(Sigma[j, j], np.finfo(float).tiny)
+            )  # rounding may leave nothing
             Sigma = Sigma - np.outer(B[:, j], B[:, j])
         out += [arb(float(B[i, j])) for j in range(chart.rank) for i in range(j, chart.effects)]
     return tuple(out)

@@ -30,8 +30,9 @@ class Off:
 
     def run(self, case, quantities, theta=None):
         found = MMCORE.run(case, quantities, theta)
-        value = found.values[self.quantity]
-        values = {**found.values, self.quantity: Value(value.labels, value.values * (1 + self.part))}
+        values = dict(found.values)
+        if value := values.get(self.quantity):
+            values[self.quantity] = Value(value.labels, value.values * (1 + self.part))
         return replace(found, engine=self.name, values=values)
 
 
@@ -84,3 +85,38 @@ def test_without_a_proof_a_row_stays_and_says_so():
     _, rows = _judged(MMCORE, Off("sigma", 1e-3), "at_theta", Silent("sigma", 0))
     assert rows["sigma"].verdict is Verdict.DISAGREE
     assert "no proof: " in rows["sigma"].message and "on purpose" in rows["sigma"].message
+
+
+class Lost(Off):
+    """A reference that stops short of the optimum, and is wrong wherever it is asked."""
+
+    name = "lost"
+
+    def run(self, case, quantities, theta=None):
+        found = super().run(case, quantities, THETA if theta is None else theta)
+        return replace(found, converged=True)
+
+
+class NoOptimum:
+    """The arbiter where no optimum can be proved."""
+
+    name, version, capabilities = EXACT.name, EXACT.version, EXACT.capabilities
+
+    def run(self, case, quantities, theta=None):
+        if theta is None:
+            return Results(self.name, self.version, "unsupported", "not proved: on purpose")
+        return EXACT.run(case, quantities, theta)
+
+
+def test_a_lower_optimum_whose_numbers_are_proved_where_it_is_is_better():
+    _, rows = _judged(MMCORE, Lost("sigma", 1e-3), "optimum", NoOptimum())
+    row = rows["sigma"]
+    assert row.verdict is Verdict.BETTER_THAN_REFERENCE
+    own = MMCORE.run(CASE, ["theta", "sigma"])
+    proved = EXACT.run(CASE, ["sigma"], own.values["theta"].values).values["sigma"].values[0]
+    assert f"proved at the engine's theta: the criterion, and : {float(proved)!r}" in row.message
+
+
+def test_a_lower_optimum_with_a_wrong_number_stays_wrong():
+    _, rows = _judged(Off("sigma", 1e-3), Lost("sigma", -1e-3), "optimum", NoOptimum())
+    assert rows["sigma"].verdict is Verdict.DISAGREE
