@@ -72,6 +72,11 @@ class Case(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         return hashlib.sha256(canonical(self)).hexdigest()[:12]
 
     @property
+    def estimates_size(self) -> bool:
+        """Whether the size of a negative binomial family is one of the parameters."""
+        return self.family == "negative.binomial" and self.size is None
+
+    @property
     def kind(self) -> Kind:
         """What kind of model it is: which quantities exist and what an engine must be capable of."""
         plain = self.family == "gaussian" and self.link in (None, "identity")

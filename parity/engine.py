@@ -83,7 +83,8 @@ class Engine(Protocol):
 
         For a generalised mixed model `theta` is the point of its likelihood, (n_theta + p,): theta in lme4's
         order, then beta in the order of the columns of X. With `nagq = 0`, which leaves beta to the inner
-        iteration, it is theta alone. Models without random effects are never evaluated at a point.
+        iteration, it is theta alone. The size of a negative binomial family, if it is estimated, comes last. Models
+        without random effects are never evaluated at a point.
 
         Quantities that do not exist for the case, or are not offered, go to `Results.missing` with the
         reason.
@@ -106,7 +107,11 @@ def point(case: Case, results: Results | None) -> np.ndarray | None:
     """Where `results` are: what `Engine.run` takes as `theta` to be evaluated at the same point."""
     if results is None or case.kind in ("lm", "glm"):
         return None
-    return results.theta if case.kind == "lmm" or case.nagq == 0 else joint(results)
+    where = results.theta if case.kind == "lmm" or case.nagq == 0 else joint(results)
+    if where is None or not case.estimates_size:
+        return where
+    size = results.values.get("size")
+    return None if size is None else np.append(where, size.values)
 
 
 def lacking(engine: Engine, case: Case, lane: Lane) -> tuple[str, ...]:

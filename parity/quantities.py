@@ -422,9 +422,9 @@ _KINDS: dict[tuple[Kind, ...], tuple[str, ...]] = {
     _MIXED: ("q_random", "z_rows", "theta", "lambda_crossprod", "varcorr", "ranef", "condvar"),
     ("lm", "lmm", "glmm"): ("sigma",),
     ("glm", "glmm"): (
-        "prior_weights", "deviance", "eta", "working_weights", "resid_deviance", "resid_working",
+        "prior_weights", "deviance", "size", "eta", "working_weights", "resid_deviance", "resid_working",
     ),
-    ("glm",): ("null_deviance", "dispersion_pearson", "size", "rstandard_deviance"),
+    ("glm",): ("null_deviance", "dispersion_pearson", "rstandard_deviance"),
     _PLAIN: ("rstandard_pearson", "rstudent_glm", "dfbeta_one_step", "dfbeta_r", "dfbetas_r", "dffits_r"),
     ("glmm",): ("penalty", "log_determinant", "se_fixef_hessian", "vcov_fixef_hessian"),
 }  # fmt: skip

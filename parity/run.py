@@ -174,7 +174,7 @@ def run_case(
 # The yardsticks of the measures, and what judges the optimum, are asked for whatever the user wants to see.
 _ALWAYS = (
     "n_obs", "p_fixed", "q_random", "y_response", "x_column_moments", "z_rows", "criterion", "theta",
-    "lambda_crossprod", "fixef", "se_fixef", "vcov_fixef",
+    "lambda_crossprod", "fixef", "se_fixef", "vcov_fixef", "size",
 )  # fmt: skip
 
 

@@ -4,9 +4,11 @@ names."""
 import threading
 import warnings
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
+import msgspec
 import numpy as np
 import pandas as pd
 
@@ -95,6 +97,10 @@ def _fit(case: Case, theta: np.ndarray | None) -> Any:
 
 
 def _generalised(case: Case, data: Any, theta: np.ndarray | None, options: dict[str, Any]) -> Any:
+    if theta is not None and case.estimates_size:
+        at = _generalised(msgspec.structs.replace(case, size=float(theta[-1])), data, theta[:-1], options)
+        counted = replace(at.solution, size_estimated=True)  # it is one of the coordinates
+        return mm.GeneralizedFit(at.design, at.family, counted, at.status, at.optinfo)
     sized = {} if case.size is None else {"theta": case.size}
     family = mm.family_named(case.family, case.link, **sized)
     if case.kind == "glm":

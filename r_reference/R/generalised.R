@@ -27,7 +27,7 @@ is_linear_mixed <- function(model) model$mixed && is.null(model$family)
 
 generalised_fit <- function(model, request) {
   if (!model$mixed) return(if (request$how == "default") plain_fit(model) else tight_fit(model))
-  if (is.character(model$family)) unsupported_model("the size of a negative binomial GLMM must be given")
+  if (is.character(model$family)) return(sized_fit(model, request))
   switch(request$how,
     at_theta = glmm_at(model, as.double(request$theta)),
     polished = polished_glmm(model),
@@ -172,16 +172,71 @@ glmer_mod <- function(problem, point, optimum = list(), derivatives = NULL) {
   m
 }
 
+# A negative binomial whose size is to be estimated. `glmer.nb` searches it to three digits by values of the criterion;
+# here its logarithm is one more coordinate of the point, c(theta, beta, log(size)), of the same polishing.
+sized_fit <- function(model, request) {
+  if (!is.null(request$link) && request$link != "log")
+    unsupported_model("glmer.nb has the link log only, not ", request$link)
+  if (model$nagq > 1)
+    unsupported_model("lme4's quadrature leaves out constants that depend on the size, so that it cannot be estimated")
+  if (request$how == "default") {
+    m <- evaluate_call(model, generalised_call(model, quote(lme4::glmer.nb), nAGQ = model$nagq))
+    return(with_size(m, lme4::getME(m, "glmer.nb.theta")))
+  }
+  if (request$how == "at_theta") {
+    point <- as.double(request$theta)
+    last <- length(point)
+    return(with_size(glmm_at(of_size(model, point[last]), point[-last]), point[last]))
+  }
+  polished_glmm(model)
+}
+
+of_size <- function(model, size) {
+  model$family <- MASS::negative.binomial(theta = size)
+  model
+}
+
+with_size <- function(m, size) {
+  attr(m, "size") <- size
+  m
+}
+
+sized_problem <- function(model) {
+  problem <- glmm_problem(of_size(model, 1))
+  last <- problem$size + 1L
+  within <- problem$value
+  problem$value <- function(point) {
+    problem$rho$resp$setTheta(exp(point[last]))
+    within(point[-last])
+  }
+  problem$start <- c(problem$start, 0)
+  problem$scale <- c(problem$scale, 0.3)
+  problem$lower <- c(problem$lower, -Inf)
+  problem$size <- last
+  problem
+}
+
+# The model of a point: at the size found, in a family of that size, so that all of its functions know it. Its Hessian is
+# that in theta and beta, as for a size that was given.
+mod_of <- function(model, problem, best, optimum) {
+  if (!is.character(model$family)) return(glmer_mod(problem, best$par, optimum, best$derivatives))
+  last <- length(best$par)
+  size <- exp(best$par[last])
+  derivatives <- list(gradient = best$derivatives$gradient[-last],
+                      Hessian = best$derivatives$Hessian[-last, -last, drop = FALSE])
+  at <- best$par[-last]
+  with_size(glmer_mod(glmm_problem(of_size(model, size), at), at, optimum, derivatives), size)
+}
+
 # Several starts of the covariance parameters, then Newton steps with derivatives by differences of the criterion.
 polished_glmm <- function(model) {
-  problem <- glmm_problem(model)
+  problem <- if (is.character(model$family)) sized_problem(model) else glmm_problem(model)
   rough <- lapply(if (problem$large) 1 else c(1, 0.2, 4), function(factor) rough_search(problem, factor))
   order <- order(vapply(rough, `[[`, 0, "value"))
   best <- newton_polish(problem, rough[[order[1]]])
   second <- if (length(rough) > 1) newton_polish(problem, rough[[order[2]]])
   distance <- if (is.null(second) || second$value > best$value + 1e-4) NA_real_ else max(abs(second$par - best$par))
-  m <- glmer_mod(problem, best$par, list(message = "polished from several starts", feval = problem$count()),
-                 best$derivatives)
+  m <- mod_of(model, problem, best, list(message = "polished from several starts", feval = problem$count()))
   if (lme4::isSingular(m)) message("boundary (singular) fit: see help('isSingular')")
   attr(m, "search") <- list(starts = vapply(rough, `[[`, "", "name"), values = vapply(rough, `[[`, 0, "value"),
                             repeat_distance = distance)

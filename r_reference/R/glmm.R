@@ -16,6 +16,12 @@ prior_weights <- function(m) .rows(m, m@resp$weights)
 
 criterion <- function(m) .scalar(-2 * as.double(stats::logLik(m)))
 
+# Only one that was estimated: see sized_fit in generalised.R.
+size <- function(m) {
+  if (is.null(attr(m, "size"))) missing_value("undefined", "only an estimated negative binomial size is a quantity")
+  .scalar(attr(m, "size"))
+}
+
 deviance <- function(m) .scalar(m@resp$resDev())
 
 penalty <- function(m) .scalar(m@pp$sqrL(1))

@@ -163,13 +163,15 @@ def test_quantities_of_linear_models_are_not_computed_for_generalised_ones(lme4)
 
 
 @pytest.mark.live
-def test_a_negative_binomial_mixed_model_of_unknown_size_is_not_claimed():
+@pytest.mark.parametrize("field, said", [({"nagq": 5}, "quadrature"), ({"link": "sqrt"}, "link log only")])
+def test_sizes_that_lme4_cannot_estimate_are_not_claimed(field, said):
     engine = load("live")
     try:
         case = Case(
-            name="nb", data="MASS_epil", formula="y ~ lbase + (1 | subject)", family="negative.binomial"
+            name="nb", data="MASS_epil", formula="y ~ lbase + (1 | subject)", family="negative.binomial", **field
         )
-        assert engine.run(case, ["criterion"]).status == "unsupported"
+        found = engine.run(case, ["criterion"])
+        assert found.status == "unsupported" and said in found.message
     finally:
         engine.close()
 

@@ -542,7 +542,7 @@ def test_bad_models_are_refused_with_the_reason(workers, more, message):
 @pytest.mark.live
 def test_models_out_of_scope_are_unsupported_not_refused(workers):
     data = small_data().assign(y=lambda d: np.round(np.exp(d.y)))
-    sizes = answer(workers, "y ~ x + (1 | g)", data, family="negative.binomial")
+    sizes = answer(workers, "y ~ x + (1 | g)", data, family="negative.binomial", nagq=9.0)
     assert (sizes.value["status"], "size" in sizes.value["message"][0]) == (["unsupported"], True)
     assert answer(workers, "y ~ x + (1 | g)", data, family="quasipoisson").value["status"] == ["unsupported"]
     assert answer(workers, "y ~ x + cs(x | g)", small_data()).value["status"] == ["unsupported"]
