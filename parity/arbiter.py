@@ -24,6 +24,7 @@ from parity.verdicts import Verdict
 
 # Of the difference between the two sides: then the reference is three times as far from the truth as the engine.
 NEARER = 0.25
+LOWER = 1e-7  # deviance units by which an optimum is lower: well above the rounding of a criterion
 OPEN = (Verdict.DISAGREE, Verdict.SINGULAR_DIFFERS, Verdict.WORSE_THAN_REFERENCE, Verdict.DEFINITION_DIFFERS)
 
 __all__ = ["AtTheta", "arbitrate"]
@@ -57,7 +58,7 @@ def arbitrate(
         found = _proofs(case, engine, side, lane, [rows[i].quantity for i in doubted], policy)
         for i in doubted:
             out[i] = _judged(rows[i], found.get(rows[i].quantity), found)
-    lower = [i for i, row in enumerate(out) if row.verdict in OPEN and _is_lower(row, policy)]
+    lower = [i for i, row in enumerate(out) if row.verdict in OPEN and _is_lower(row)]
     if lower:
         own = engine.run(case, ("theta",)).values["theta"].values
         found = _proofs(
@@ -78,8 +79,8 @@ def _proofs(
     return {row.quantity: row for row in run_case(case, engine, (arbiter,), (lane,), names, policy).rows}
 
 
-def _is_lower(row: Row, policy: Policy) -> bool:
-    return row.lane == "optimum" and row.deviance_gap is not None and row.deviance_gap < -policy.optimum.gap
+def _is_lower(row: Row) -> bool:
+    return row.lane == "optimum" and row.deviance_gap is not None and row.deviance_gap < -LOWER
 
 
 def _proof(row: Row) -> str:

@@ -168,7 +168,11 @@ def test_sizes_that_lme4_cannot_estimate_are_not_claimed(field, said):
     engine = load("live")
     try:
         case = Case(
-            name="nb", data="MASS_epil", formula="y ~ lbase + (1 | subject)", family="negative.binomial", **field
+            name="nb",
+            data="MASS_epil",
+            formula="y ~ lbase + (1 | subject)",
+            family="negative.binomial",
+            **field,
         )
         found = engine.run(case, ["criterion"])
         assert found.status == "unsupported" and said in found.message
