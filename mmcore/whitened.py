@@ -33,10 +33,10 @@ def resummed(kernel: Kernel, factor: Factor, Sigma: list[np.ndarray]) -> Profile
     profile is returned as it is. Cost O(n (p + 1)(p + k)).
     """
     old, p = factor.profile, kernel.A.p
-    least = 1.0 / max(
-        1.0, float(np.square(old.LS_inv[:p, :p]).sum())
-    )  # eigenvalue of S among the fixed effects
-    if min(least, old.rss / kernel.A.A[p, p]) >= ENOUGH:
+    variances = np.square(old.LS_inv[:p, :p]).sum(
+        axis=0
+    )  # diagonal of (Q'V^-1Q)^-1; 1 where V is the identity
+    if min(1.0 / variances.max(initial=1.0), old.rss / kernel.A.A[p, p]) >= ENOUGH:
         return old
     C, info = dpotrf(_gram(kernel, Sigma, *whitened_rows(kernel, factor, old)), lower=1, clean=1)
     if info:
