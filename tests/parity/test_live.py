@@ -81,6 +81,8 @@ INTERRUPTING = """
 import os, signal
 from parity.engines.mmcore import MmcoreEngine
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell lets what it puts in the background ignore the key
+
 class Interrupting(MmcoreEngine):
     asked = 0
 
