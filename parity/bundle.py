@@ -93,8 +93,12 @@ def _finding(case: Case, rows: tuple[Row, ...], broken: tuple[str, ...]) -> str:
 
 
 def r_script(case: Case, data: pd.DataFrame, theta: np.ndarray | None) -> str:
-    """R code that reads data.csv and shows lme4's optimum, or its model at theta."""
-    arguments = [f"formula = {case.formula}", "data = d", f"REML = {'TRUE' if case.reml else 'FALSE'}"]
+    """R code that reads data.csv and shows R's optimum, or a linear mixed model of lme4 at theta."""
+    arguments = [f"formula = {case.formula}", "data = d"]
+    if case.kind == "lmm":
+        arguments.append(f"REML = {'TRUE' if case.reml else 'FALSE'}")
+    if case.kind in ("glm", "glmm"):
+        arguments.append(f"family = {case.family}({json.dumps(case.link) if case.link else ''})")
     arguments += [f"{role} = {name}" for role in ("weights", "offset") if (name := getattr(case, role))]
     if case.contrasts:
         codings = ", ".join(f"{name} = {kind!r}" for name, kind in case.contrasts.items())
@@ -110,7 +114,7 @@ def r_script(case: Case, data: pd.DataFrame, theta: np.ndarray | None) -> str:
             levels = ", ".join(json.dumps(level) for level in _levels(data[name]))
             lines.append(f"d${name} <- factor(as.character(d${name}), levels = c({levels}))")
     if theta is None:
-        lines.append(f"m <- lmer({call})")
+        lines.append(f"m <- {_FITS[case.kind]}({call})")
     else:
         lines += [
             f"parsed <- lFormula({call})",
@@ -119,24 +123,36 @@ def r_script(case: Case, data: pd.DataFrame, theta: np.ndarray | None) -> str:
             "opt <- list(par = theta, fval = devfun(theta), conv = 0L)",
             "m <- mkMerMod(environment(devfun), opt, parsed$reTrms, parsed$fr)",
         ]
-    shown = ("REMLcrit(m)" if case.reml else "deviance(m)", 'getME(m, "theta")', "fixef(m)", "sigma(m)")
+    mixed = case.kind in ("lmm", "glmm")
+    criterion = "REMLcrit(m)" if case.kind == "lmm" and case.reml else "-2 * as.numeric(logLik(m))"
+    shown = (criterion, *(('getME(m, "theta")', "fixef(m)") if mixed else ("coef(m)",)), "sigma(m)")
     lines += [f'cat({json.dumps(what)}, sprintf("%.17g", {what}), fill = TRUE)' for what in shown]
-    return "\n".join([*lines, "print(ranef(m))", "print(hatvalues(m))"]) + "\n"
+    lines += ["print(ranef(m))"] if mixed else []
+    return "\n".join([*lines, "print(hatvalues(m))"]) + "\n"
+
+
+_FITS = {"lm": "lm", "glm": "glm", "lmm": "lmer", "glmm": "glmer"}  # in R and in mmcore
 
 
 def py_script(case: Case, data: pd.DataFrame, theta: np.ndarray | None) -> str:
-    """Python code that reads data.csv and shows mmcore's optimum, or its model at theta."""
+    """Python code that reads data.csv and shows mmcore's optimum, or its linear mixed model at theta."""
     factors = {
         name: list(_levels(data[name]))
         for name in data.columns
         if not pd.api.types.is_numeric_dtype(data[name])
     }
-    options = [f"reml={case.reml}"]
+    options = [f"reml={case.reml}"] if case.kind == "lmm" else []
+    if case.kind in ("glm", "glmm"):
+        options += [f"family={case.family!r}", f"link={case.link!r}"]
     options += [f"{role}={name!r}" for role in ("weights", "offset") if (name := getattr(case, role))]
     if case.contrasts:
         options.append(f"contrasts={dict(case.contrasts)!r}")
     at = "" if theta is None else f", {[float(x) for x in theta]!r}"
-    call = f"mm.{'lmer' if theta is None else 'fit_at'}({case.formula!r}, d{at}, {', '.join(options)})"
+    function = _FITS[case.kind] if theta is None else "fit_at"
+    call = f"mm.{function}({', '.join([repr(case.formula), f'd{at}', *options])})"
+    of_mixed = (
+        "\n".join(('print("theta", fit.theta.tolist())', "print(fit.ranef)")) if "|" in case.formula else ""
+    )
     return f'''"""Run in this folder: python show.py"""
 import pandas as pd
 
@@ -148,10 +164,9 @@ for name, levels in factors.items():
     d[name] = pd.Categorical(d[name], categories=levels)
 fit = {call}
 print("criterion", repr(fit.criterion))
-print("theta", fit.theta.tolist())
 print("fixef", fit.fixef.tolist())
 print("sigma", repr(fit.sigma))
-print(fit.ranef)
+{of_mixed}
 print(mm.hatvalues(fit))
 '''
 

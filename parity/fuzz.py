@@ -19,10 +19,10 @@ from parity.arbiter import AtTheta, arbitrate
 from parity.case import Case
 from parity.compare import Row
 from parity.engine import Engine
-from parity.generate import CLASSES, Spec, probe_theta, settled
+from parity.generate import CLASSES, GENERALISED, LINKS, Spec, probe_theta, settled
 from parity.invalid import MISTAKES, invalid_case
 from parity.policy import Policy, default_policy
-from parity.properties import AT_THETA, case_of, violations
+from parity.properties import case_of, measures, violations
 from parity.quantities import REGISTRY, Lane
 from parity.run import run_case
 from parity.verdicts import Verdict
@@ -138,6 +138,9 @@ def specs(name: str) -> Any:
         "contrasts": st.sampled_from(["", "", "contr.sum", "contr.helmert"]), "reml": st.booleans(),
         "probe": st.sampled_from(["optimum", "optimum", "random", "boundary"]),
     }  # fmt: skip
+    if name in GENERALISED:
+        small["link"] = st.sampled_from(LINKS[str(CLASSES[name]["family"])])
+        small["rows"] = st.integers(3, 8)
     if name == "intercept":
         small |= {"slopes": st.just("none"), "second": st.just("none")}
     fixed = {key: st.just(value) for key, value in CLASSES[name].items()}
@@ -225,7 +228,12 @@ def judge_case(plan: Plan, case: Case) -> Judged:
     broken: tuple[str, ...] = ()
     if case.expect == "refuse":
         broken = _not_refused(plan.engine, case) if plan.reference is None else ()
-    elif plan.properties and case.generated is not None and not any(row.outcome == "fail" for row in rows):
+    elif (
+        plan.properties
+        and case.kind == "lmm"
+        and case.generated is not None
+        and not any(row.outcome == "fail" for row in rows)
+    ):
         found = violations(case.generated, plan.engine)
         broken = tuple(f"{v.statement}: {v.quantity}: {v.detail}" for v in found)
     return _judged(case, rows, broken)
@@ -264,7 +272,7 @@ def _excess(row: Row) -> float:
 
 
 def _not_refused(engine: Engine, case: Case) -> tuple[str, ...]:
-    answer = engine.run(case, AT_THETA)
+    answer = engine.run(case, measures(case.kind))
     return () if answer.status == "refused" else (f"must be refused: {answer.status} {answer.message}",)
 
 
@@ -283,7 +291,7 @@ def compared(plan: Plan, case: Case) -> tuple[Row, ...]:
         lanes = ("optimum",)
     elif (theta := asked_theta(case)) is not None:
         lanes, reference = ("at_theta",), AtTheta(plan.reference, theta)
-    found = run_case(case, plan.engine, (reference,), lanes, AT_THETA, plan.policy)
+    found = run_case(case, plan.engine, (reference,), lanes, measures(case.kind), plan.policy)
     if plan.arbiter is None:
         return found.rows
     where = np.array(found.theta) if found.theta else None

@@ -10,7 +10,7 @@ from pathlib import Path
 from parity.bundle import REGRESSIONS, find_case, write_bundle, write_case
 from parity.engine import Engine, EngineUnavailable, load
 from parity.fuzz import ClassReport, Finding, Plan, asked_theta, checked_classes, fuzz, judge_case, quota
-from parity.properties import AT_THETA
+from parity.properties import measures
 from parity.usage import closing
 
 Echo = Callable[[str], None]
@@ -121,7 +121,14 @@ def line_of(report: ClassReport) -> str:
 def _write(finding: Finding, plan: Plan, out: Path, keep: bool, echo: Echo) -> None:
     case = finding.case
     folder = write_bundle(
-        case, finding.rows, finding.broken, plan.engine, plan.reference, asked_theta(case), AT_THETA, out
+        case,
+        finding.rows,
+        finding.broken,
+        plan.engine,
+        plan.reference,
+        asked_theta(case),
+        measures(case.kind),
+        out,
     )
     echo(f"  FOUND {finding.text}")
     echo(f"        {case.formula}   {case.note}")

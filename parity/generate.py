@@ -17,7 +17,7 @@ def _small(low: int, high: int) -> msgspec.Meta:
 
 
 class Spec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
-    """One made-up mixed model. The defaults are the plainest one: a balanced random intercept."""
+    """One made-up model. The defaults are the plainest one: a balanced random intercept."""
 
     seed: Annotated[int, _small(0, 2**31)] = 0
     levels: Annotated[int, _small(2, 30)] = 4  # of the factor g
@@ -50,10 +50,18 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     probe: Literal["optimum", "random", "boundary", "large"] = (
         "optimum"  # the theta where both sides are asked
     )
+    family: Literal["gaussian", "binomial", "poisson", "Gamma"] = "gaussian"
+    link: Literal["", "probit", "cloglog", "log"] = ""  # "": the first of LINKS
+    mixed: bool = True  # False: the fixed part alone
     change: Literal["", "permute", "relabel"] = ""  # the same model told otherwise (metamorphic properties)
 
 
 SPREADS = (0.0, 0.05, 0.5, 1.0, 8.0)
+# Links that a family is tried with. Not the inverse, which can leave the domain of a Gamma, nor the square root, under
+# which eta and -eta are the same mean: the modes of a level may be either.
+LINKS: dict[str, tuple[str, ...]] = {
+    "gaussian": ("",), "binomial": ("", "probit", "cloglog"), "poisson": ("",), "Gamma": ("log",),
+}  # fmt: skip
 
 # A class is a kind of model with a quota of its own: what its specs must be like.
 CLASSES: dict[str, dict[str, object]] = {
@@ -89,7 +97,14 @@ CLASSES: dict[str, dict[str, object]] = {
     "theta_random": {"probe": "random", "slopes": "x_z"},
     "theta_boundary": {"probe": "boundary", "slopes": "x", "second": "nested"},
     "theta_large": {"probe": "large", "second": "crossed"},
+    "binomial": {"family": "binomial"},
+    "poisson": {"family": "poisson"},
+    "gamma": {"family": "Gamma"},
+    "glm_binomial": {"family": "binomial", "mixed": False},
+    "glm_poisson": {"family": "poisson", "mixed": False},
+    "glm_gamma": {"family": "Gamma", "mixed": False},
 }
+GENERALISED = tuple(name for name, fixed in CLASSES.items() if "family" in fixed)
 
 
 def settled(spec: Spec) -> Spec:
@@ -102,6 +117,8 @@ def settled(spec: Spec) -> Spec:
     factor = spec.factor if spec.factor > 1 else 0
     if spec.slopes == "factor" or spec.interaction or spec.contrasts:
         factor = max(factor, 2)
+    if spec.family != "gaussian":
+        spec = _settled_family(spec)
     return msgspec.structs.replace(
         spec,
         covariates=max(spec.covariates, needed), factor=factor,
@@ -109,6 +126,19 @@ def settled(spec: Spec) -> Spec:
         correlated=spec.correlated or spec.slopes in ("none", "factor") or not spec.intercept,
         second_slope=spec.second_slope and spec.second != "none",
         y_shift=spec.y_shift if spec.fixed_intercept else 0,  # else the random effects would have to carry it
+    )  # fmt: skip
+
+
+def _settled_family(spec: Spec) -> Spec:
+    """A generalised model without the pathologies of scale; proportions have trials, or the effects run away."""
+    links = LINKS[spec.family]
+    plain = {"x_exponent": 0, "y_exponent": 0, "y_shift": 0, "collinear": 0, "probe": "optimum", "reml": True}
+    return msgspec.structs.replace(
+        spec,
+        link=spec.link if spec.link in links else links[0],
+        weights="random" if spec.family == "binomial" else "none",
+        spread=min(spec.spread, 3), slopes=spec.slopes if spec.mixed else "none",
+        second=spec.second if spec.mixed else "none", **plain,
     )  # fmt: skip
 
 
@@ -122,7 +152,7 @@ def formula(spec: Spec) -> str:
     fixed += ["f"] if spec.factor else []
     fixed += ["x:f"] if spec.interaction else []
     bar = "|" if spec.correlated else "||"
-    random = [f"({' + '.join(_inside(spec))} {bar} g)"]
+    random = [f"({' + '.join(_inside(spec))} {bar} g)"] if spec.mixed else []
     if spec.second != "none":
         group = "h" if spec.second == "crossed" else "g:h"
         random.append(f"({'1 + x' if spec.second_slope else '1'} | {group})")
@@ -137,6 +167,8 @@ def _inside(spec: Spec) -> list[str]:
 def blocks(spec: Spec) -> tuple[tuple[str, ...], ...]:
     """Effects of each random term, in the order of the formula; `f` stands for an effect of the factor."""
     spec = settled(spec)
+    if not spec.mixed:
+        return ()
     effects = ["1"] if spec.intercept else []
     effects += {"none": [], "x": ["x"], "x_z": ["x", "z"], "factor": ["f"] * (spec.factor - spec.intercept)}[
         spec.slopes
@@ -155,7 +187,7 @@ def probe_theta(spec: Spec, probe: str = "") -> np.ndarray:
         L /= np.array([10.0**spec.x_exponent if effect == "x" else 1.0 for effect in effects])[:, None]
         L *= {"boundary": rng.integers(0, 2, L.shape), "large": 5.0}.get(probe or spec.probe, 1.0)
         parts += [L[j:, j] for j in range(len(effects))]
-    return np.concatenate(parts)
+    return np.concatenate(parts) if parts else np.zeros(0)
 
 
 def _lme4_order(spec: Spec) -> tuple[tuple[str, ...], ...]:
@@ -172,9 +204,11 @@ def _lme4_order(spec: Spec) -> tuple[tuple[str, ...], ...]:
 
 
 def arguments(spec: Spec) -> dict[str, object]:
-    """What else the model says: weights and offset columns, contrasts, the criterion."""
+    """What else the model says: family, weights and offset columns, contrasts, the criterion."""
     spec = settled(spec)
-    out: dict[str, object] = {"reml": spec.reml}
+    out: dict[str, object] = {"reml": spec.reml, "family": spec.family}
+    if spec.link:
+        out["link"] = spec.link
     if spec.weights != "none":
         out["weights"] = "w"
     if spec.offset:
@@ -204,6 +238,10 @@ def data(spec: Spec) -> pd.DataFrame:
     y = 1.0 + 0.7 * x - 0.4 * z + 0.3 * f + offset + noise / np.sqrt(weights)
     y += _random_part(spec, g, h, x, z, f, rng)
     y = (y + (10.0**spec.y_shift if spec.y_shift else 0.0)) * 10.0**spec.y_exponent
+    if spec.family != "gaussian":
+        eta, trials = y - noise / np.sqrt(weights), np.ceil(2.0 * weights)
+        weights = trials if spec.family == "binomial" else weights
+        y = _response(spec, eta, trials, rng)
     frame = pd.DataFrame(
         {
             "y": y, "x": x * 10.0**spec.x_exponent, "z": z, "f": _factor("f", f, spec, "plain", rng),
@@ -215,6 +253,16 @@ def data(spec: Spec) -> pd.DataFrame:
     for row in rng.choice(n, spec.missing, replace=False):
         frame.iloc[row, frame.columns.get_loc(("y", "x", "g")[row % 3])] = None
     return _changed(frame, spec)
+
+
+def _response(spec: Spec, eta: np.ndarray, trials: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """(n,) of the family, at half the linear predictor: means far out say nothing."""
+    match spec.family:
+        case "binomial":
+            return rng.binomial(trials.astype(int), 1.0 / (1.0 + np.exp(0.4 - 0.5 * eta))) / trials
+        case "poisson":
+            return rng.poisson(np.exp(np.minimum(0.5 * eta + 0.5, 5.0))).astype(float)
+    return rng.gamma(3.0, np.exp(0.5 * eta) / 3.0)
 
 
 def _groups(spec: Spec, rng: np.random.Generator) -> np.ndarray:

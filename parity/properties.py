@@ -11,7 +11,7 @@ from types import MappingProxyType
 import msgspec
 import numpy as np
 
-from parity.case import Case
+from parity.case import Case, Kind
 from parity.engine import Engine
 from parity.generate import Spec, arguments, formula, probe_theta, settled
 from parity.measures import errors, scales
@@ -26,8 +26,14 @@ ZERO_OVER_ZERO = (
     "ranef_std_nlme",
     "ranef_ls_std",
 )  # where a variance is zero: rounding decides
-# No optimiser in them, and no zero divided by zero where a variance vanishes: their parts are compared anyway.
-AT_THETA = tuple(name for name in of_kind("lmm") if not REGISTRY[name].refits and name not in ZERO_OVER_ZERO)
+
+
+def measures(kind: Kind) -> tuple[str, ...]:
+    """No optimiser in them, and no zero divided by zero where a variance vanishes: their parts are compared anyway."""
+    return tuple(name for name in of_kind(kind) if not REGISTRY[name].refits and name not in ZERO_OVER_ZERO)
+
+
+AT_THETA = measures("lmm")
 
 
 @dataclass(frozen=True, slots=True)
