@@ -125,7 +125,7 @@ def r_script(case: Case, data: pd.DataFrame, theta: np.ndarray | None) -> str:
         ]
     mixed = case.kind in ("lmm", "glmm")
     criterion = "REMLcrit(m)" if case.kind == "lmm" and case.reml else "-2 * as.numeric(logLik(m))"
-    shown = (criterion, *(('getME(m, "theta")', "fixef(m)") if mixed else ("coef(m)",)), "sigma(m)")
+    shown = (criterion, *(('getME(m, "theta")', "fixef(m)", "sigma(m)") if mixed else ("coef(m)",)))
     lines += [f'cat({json.dumps(what)}, sprintf("%.17g", {what}), fill = TRUE)' for what in shown]
     lines += ["print(ranef(m))"] if mixed else []
     return "\n".join([*lines, "print(hatvalues(m))"]) + "\n"
@@ -150,9 +150,7 @@ def py_script(case: Case, data: pd.DataFrame, theta: np.ndarray | None) -> str:
     at = "" if theta is None else f", {[float(x) for x in theta]!r}"
     function = _FITS[case.kind] if theta is None else "fit_at"
     call = f"mm.{function}({', '.join([repr(case.formula), f'd{at}', *options])})"
-    of_mixed = (
-        "\n".join(('print("theta", fit.theta.tolist())', "print(fit.ranef)")) if "|" in case.formula else ""
-    )
+    of_mixed = 'print("theta", fit.theta.tolist())\nprint("sigma", repr(fit.sigma))\nprint(fit.ranef)\n'
     return f'''"""Run in this folder: python show.py"""
 import pandas as pd
 
@@ -165,9 +163,7 @@ for name, levels in factors.items():
 fit = {call}
 print("criterion", repr(fit.criterion))
 print("fixef", fit.fixef.tolist())
-print("sigma", repr(fit.sigma))
-{of_mixed}
-print(mm.hatvalues(fit))
+{of_mixed if "|" in case.formula else ""}print(mm.hatvalues(fit))
 '''
 
 
