@@ -135,7 +135,10 @@ def _scaled_inverse(D: np.ndarray, Sigma: np.ndarray) -> tuple[float, np.ndarray
             raise FitError(INDEFINITE)
         T_inv = 1.0 / T
         return logdet, T_inv, variance * T_inv
-    logdet, T_inv = small.determinant_and_inverse(small.shrink(D, Sigma))
+    try:
+        logdet, T_inv = small.determinant_and_inverse(small.shrink(D, Sigma))
+    except np.linalg.LinAlgError:  # exactly singular, where rounding or a blind step would have it
+        raise FitError(INDEFINITE) from None
     if not isfinite(logdet):
         raise FitError(INDEFINITE)
     N = np.matmul(Sigma, T_inv.reshape(k, -1)).reshape(k, k, -1)

@@ -19,7 +19,7 @@ from parity.measures import YARDSTICKS
 from parity.policy import Policy
 from parity.quantities import Lane
 from parity.results import Results
-from parity.run import run_case
+from parity.run import ask, run_case
 from parity.verdicts import Verdict
 
 # Of the difference between the two sides: then the reference is three times as far from the truth as the engine.
@@ -59,8 +59,8 @@ def arbitrate(
         for i in doubted:
             out[i] = _judged(rows[i], found.get(rows[i].quantity), found)
     lower = [i for i, row in enumerate(out) if row.verdict in OPEN and _is_lower(row)]
-    if lower:
-        own = engine.run(case, ("theta",)).values["theta"].values
+    own = ask(engine, case, ("theta",)).theta if lower else None
+    if own is not None:
         found = _proofs(
             case, engine, AtTheta(arbiter, own), "at_theta", [rows[i].quantity for i in lower], policy
         )

@@ -19,7 +19,7 @@ from parity.engine import Engine
 from parity.quantities import MEASURES
 from parity.report.text import exact
 from parity.results import Results, write_recording
-from parity.run import environment
+from parity.run import ask, environment
 
 FOLDER = Path("parity-findings")
 REGRESSIONS = Path("tests") / "regressions"
@@ -53,7 +53,7 @@ def write_bundle(
         data.to_csv(folder / "data.csv", index_label="row", float_format="%.17g")
     for role, side in (("engine", engine), ("reference", reference)):
         if side is not None:
-            _write_answer(folder, role, case, side.run(case, quantities, theta))
+            _write_answer(folder, role, case, ask(side, case, quantities, theta))
     (folder / "environment.json").write_text(json.dumps(environment(), indent=1) + "\n", encoding="utf-8")
     (folder / "finding.txt").write_text(_finding(case, rows, broken), encoding="utf-8")
     if data is not None:

@@ -158,7 +158,7 @@ def run_case(
 ) -> CaseReport:
     """All references and lanes of one case; the engine's own optimum is found once."""
     wanted = _wanted(quantities)
-    answers = [_ask(reference, case, wanted) for reference in references]
+    answers = [ask(reference, case, wanted) for reference in references]
     bench = _Bench(case, engine, _worth_asking(wanted, answers), wanted, quantities, policy)
     rows: list[Row] = []
     for reference, theirs in zip(references, answers, strict=True):
@@ -246,12 +246,12 @@ class _Bench:
             theirs = replace(theirs, status="error", message="gave no theta to evaluate the engine at")
             ours = Results(self.engine.name, self.engine.version, "unsupported", "not asked")
         else:
-            ours = self._at_theta = _ask(self.engine, self.case, self.asked, where)
+            ours = self._at_theta = ask(self.engine, self.case, self.asked, where)
         return self._pair("at_theta", ours, theirs)
 
     def _own_optimum(self) -> Results:
         if self._own is None:
-            self._own = _ask(self.engine, self.case, self.asked)
+            self._own = ask(self.engine, self.case, self.asked)
         return self._own
 
     def _witness(self, reference: Engine, ours: Results, theirs: Results) -> Results | None:
@@ -261,7 +261,7 @@ class _Bench:
         here, there = point(self.case, ours), point(self.case, theirs)
         if here is None or there is None or len(here) != len(there):
             return None
-        witness = _ask(reference, self.case, self.wanted, here)
+        witness = ask(reference, self.case, self.wanted, here)
         return witness if witness.status == "ok" else None
 
 
@@ -269,10 +269,10 @@ def _ask_default(reference: Engine, case: Case, wanted: tuple[str, ...]) -> Resu
     if "default" not in reference.capabilities:
         message = "does not hold fits at default settings"
         return Results(reference.name, reference.version, "unsupported", message)
-    return _ask(reference, case, wanted, polish=False)
+    return ask(reference, case, wanted, polish=False)
 
 
-def _ask(
+def ask(
     engine: Engine, case: Case, wanted: tuple[str, ...], theta: np.ndarray | None = None, **options: bool
 ) -> Results:
     """`engine.run` behind a barrier: whatever it raises, or returns instead of results, is an error of this

@@ -29,7 +29,7 @@ generalised_fit <- function(model, request) {
   if (!model$mixed) return(if (request$how == "default") plain_fit(model) else tight_fit(model))
   if (is.character(model$family)) return(sized_fit(model, request))
   switch(request$how,
-    at_theta = glmm_at(model, as.double(request$theta)),
+    at_theta = glmm_at(model, as.double(request$theta), wants_hessian(request)),
     polished = polished_glmm(model),
     default = evaluate_call(model, generalised_call(model, quote(lme4::glmer), nAGQ = model$nagq)),
     stop("unknown way of fitting: ", request$how)
@@ -73,11 +73,23 @@ tight_fit <- function(model) {
 # --- with random effects ----------------------------------------------------------------------------------------
 
 # A point is c(theta, beta), or theta alone where nAGQ = 0 leaves beta to the inner iteration.
-glmm_at <- function(model, point) {
+glmm_at <- function(model, point, hessian = FALSE) {
   problem <- glmm_problem(model, point)
   if (length(point) != problem$size || !all(is.finite(point)))
     stop("theta and beta must be ", problem$size, " finite numbers; there are ", length(point), call. = FALSE)
-  glmer_mod(problem, point, list(message = "theta and beta were given"))
+  derivatives <- if (hessian && problem$nagq > 0) {
+    first <- differences(problem$value, point, problem$scale)
+    differences(problem$value, point, curvature_scale(first$Hessian, problem$scale))
+  }
+  glmer_mod(problem, point, list(message = "theta and beta were given"), derivatives)
+}
+
+wants_hessian <- function(request) any(endsWith(as.character(request$quantities), "_hessian"))
+
+# Standard errors of single coordinates, the others held, where the criterion is convex.
+curvature_scale <- function(H, otherwise) {
+  curvature <- diag(H)
+  ifelse(curvature > 0, sqrt(2 / pmax(curvature, 1e-300)), otherwise)
 }
 
 glmm_problem <- function(model, point = NULL) {
@@ -186,7 +198,7 @@ sized_fit <- function(model, request) {
   if (request$how == "at_theta") {
     point <- as.double(request$theta)
     last <- length(point)
-    return(with_size(glmm_at(of_size(model, point[last]), point[-last]), point[last]))
+    return(with_size(glmm_at(of_size(model, point[last]), point[-last], wants_hessian(request)), point[last]))
   }
   polished_glmm(model)
 }
@@ -261,8 +273,7 @@ newton_polish <- function(problem, found) {
     derivatives <- differences(problem$value, found$par, scale)
     free <- !(problem$lower == 0 & found$par == 0)
     H <- derivatives$Hessian
-    curvature <- diag(H)
-    scale <- ifelse(curvature > 0, sqrt(2 / pmax(curvature, 1e-300)), scale)
+    scale <- curvature_scale(H, scale)
     step <- numeric(length(free))
     step[free] <- tryCatch(-solve(H[free, free, drop = FALSE], derivatives$gradient[free]), error = function(e) 0)
     moved <- pmax(found$par + step, problem$lower)

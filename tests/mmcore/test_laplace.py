@@ -12,7 +12,7 @@ from scipy.optimize import minimize
 import mmcore.weighted as weighted
 from mmcore.agq import AdaptiveGaussHermite, nodes_and_weights
 from mmcore.covariance import BlockCovariance, structure_for
-from mmcore.errors import UnsupportedError
+from mmcore.errors import FitError, UnsupportedError
 from mmcore.families import family_named
 from mmcore.laplace import JointLaplace, Laplace
 from mmcore.products import Block, orthonormal_basis
@@ -70,6 +70,15 @@ def dense_Sigma(blocks, Sigma):
         out[at : at + size, at : at + size] = np.kron(np.eye(b.L), S)
         at += size
     return out
+
+
+@pytest.mark.parametrize("columns", [(ONE, X1), (ONE, X1, X2)], ids=["two", "three"])
+def test_weights_that_make_a_level_exactly_singular_are_refused_as_ours(columns):
+    """I + Z'WZ Sigma = 0: a search turns back from there, and no error of NumPy comes through."""
+    system, Sigma = system_for([block("g", 0, G, 12, *columns)]), np.eye(len(columns))
+    system._gram = lambda j, w: np.repeat(-np.eye(len(columns))[:, :, None], 12, axis=2)
+    with pytest.raises(FitError, match="not positive definite"), np.errstate(all="ignore"):
+        system.at(np.ones(N), [Sigma])
 
 
 def flat(parts):

@@ -204,3 +204,18 @@ def test_a_negative_binomial_of_estimated_size_is_that_of_glmer_nb_and_no_less_l
     assert -1e-2 < -2 * fit.loglik - minus2loglik < 1e-6
     assert fit.varcorr.to_frame()["sdcor"].iloc[0] == pytest.approx(sd, rel=1e-3)
     assert np.abs((fit.fixef.to_numpy() - beta) / fit.se.to_numpy()).max() < 1e-3
+
+
+@pytest.mark.live
+def test_the_hessian_can_be_asked_for_at_a_point():
+    """What judges a lower optimum: at the reference's own optimum it is the Hessian that it gave there."""
+    engine = load("live")
+    case = next(case for case in load_cases() if case.name == "cbpp_laplace")
+    try:
+        names = ["theta", "fixef", "se_fixef_hessian", "vcov_fixef_hessian"]
+        own = engine.run(case, names)
+        there = engine.run(case, names, point(case, own))
+    finally:
+        engine.close()
+    for name in names[2:]:
+        np.testing.assert_allclose(there.values[name].values, own.values[name].values, rtol=1e-5)
