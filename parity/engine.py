@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from importlib import metadata
 from types import MappingProxyType
-from typing import Protocol, cast, runtime_checkable
+from typing import Any, Protocol, cast, runtime_checkable
 
 import numpy as np
 
@@ -122,6 +122,17 @@ def lacking(engine: Engine, case: Case, lane: Lane) -> tuple[str, ...]:
 def offers(engine: Engine, quantity: str) -> bool:
     """Whether the engine claims a quantity."""
     return "all_quantities" in engine.capabilities or quantity in engine.capabilities
+
+
+def one_blas_thread() -> Any:
+    """A context in which BLAS uses one thread in this process.
+
+    Sums keep their order, so that what is compared is repeatable; and processes side by side do not wait for each
+    other's threads, which made small models thirty times slower on two busy cores.
+    """
+    from threadpoolctl import threadpool_limits  # not above: the command line should start without it
+
+    return threadpool_limits(1, user_api="blas")
 
 
 def load(name: str) -> Engine:

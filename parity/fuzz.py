@@ -18,7 +18,7 @@ import numpy as np
 from parity.arbiter import AtTheta, arbitrate
 from parity.case import Case
 from parity.compare import Row
-from parity.engine import Engine
+from parity.engine import Engine, one_blas_thread
 from parity.generate import CLASSES, GENERALISED, LINKS, Spec, probe_theta, settled
 from parity.invalid import MISTAKES, invalid_case
 from parity.policy import Policy, default_policy
@@ -224,6 +224,11 @@ def judge(plan: Plan, drawn: Any) -> Judged:
 
 def judge_case(plan: Plan, case: Case) -> Judged:
     """Both sides on one case, and the statements that need no reference."""
+    with one_blas_thread():
+        return _compared_and_stated(plan, case)
+
+
+def _compared_and_stated(plan: Plan, case: Case) -> Judged:
     rows = () if plan.reference is None else compared(plan, case)
     broken: tuple[str, ...] = ()
     if case.expect == "refuse":

@@ -19,7 +19,7 @@ import numpy as np
 
 from parity.case import Case
 from parity.compare import Pair, Row, apply_known, compare, optima_differ
-from parity.engine import Engine, lacking, point
+from parity.engine import Engine, lacking, one_blas_thread, point
 from parity.known import Known
 from parity.policy import Policy, default_policy
 from parity.quantities import NAMES, REGISTRY, Lane, of_kind
@@ -132,9 +132,10 @@ def run(
     start = time.perf_counter()
     done: dict[str, CaseReport] = {}
     try:
-        for report in _each(one, cases, jobs):
-            done[report.case.name] = report
-            observer(report)
+        with one_blas_thread():
+            for report in _each(one, cases, jobs):
+                done[report.case.name] = report
+                observer(report)
     except KeyboardInterrupt:
         notes = (*notes, "interrupted from the keyboard; this report covers the cases done until then")
     reports = tuple(done[case.name] for case in cases if case.name in done)

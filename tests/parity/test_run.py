@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from parity import check_engine
 from parity.case import Case, load_cases, select
@@ -48,6 +49,21 @@ def test_one_case_that_breaks_does_not_end_the_run(fake, jobs):
     assert {row.case for row in errors} == ({"b"} if jobs == 1 else {"a", "b", "c"})
     assert "ZeroDivisionError: in the engine (test_run.py:" in errors[0].message
     assert report.exit_code == 1
+
+
+@pytest.mark.parametrize("jobs", [1, 3])
+def test_blas_has_one_thread_while_engines_run(fake, jobs):
+    seen = []
+
+    def watched(results):
+        seen.append({pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"})
+        return results
+
+    with threadpool_limits(2, user_api="blas"):
+        run(_cases("a", "b", "c"), fake("ours", watched), [fake("theirs")], jobs=jobs)
+        after = {pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"}
+    assert len(seen) >= 3 and set.union(*seen) == {1}
+    assert after == {2}
 
 
 def test_an_engine_that_returns_something_else(fake):
