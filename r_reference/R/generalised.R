@@ -160,7 +160,7 @@ at_the_modes <- function(rho, value, nagq) {
 # here until the predictor does not move.
 modes_to_the_end <- function(rho) {
   last <- Inf
-  for (i in seq_len(100)) {
+  for (i in seq_len(2000)) {
     before <- rho$pp$linPred(1)
     rho$pp$updateXwts(rho$resp$sqrtWrkWt())
     rho$pp$updateDecomp()

@@ -118,6 +118,7 @@ rstudent_glm <- function(m) .rows(m, stats::rstudent(m))
 hatvalues <- function(m) .rows(m, stats::hatvalues(m))
 
 cooks_distance_plugin <- function(m) {
+  need_fixed_effects(length(stats::coef(m)))
   if (!.is_glm(m)) return(.rows(m, stats::cooks.distance(m)))
   .rows(m, stats::cooks.distance(m, dispersion = .dispersion(m)))
 }

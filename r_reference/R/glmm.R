@@ -77,6 +77,7 @@ resid_working <- function(m) .rows(m, stats::residuals(m, type = "working"))
 hatvalues <- function(m) .rows(m, .hat(m))
 
 cooks_distance_plugin <- function(m) {
+  need_fixed_effects(length(lme4::fixef(m)))
   h <- .hat(m)
   r <- stats::residuals(m, type = "pearson")
   .rows(m, (r / (1 - h))^2 * h / (stats::sigma(m)^2 * ncol(lme4::getME(m, "X"))))
