@@ -14,6 +14,7 @@ from .products import CrossProducts, cross_products
 __all__ = ["Criterion", "covariance_of", "criterion_for"]
 
 EXACT = 16 * np.finfo(float).eps  # relative residual that is rounding of the response
+SLACK = 2.0  # deviance units: a term whose absence costs less may be absent at another optimum
 MANY_STARTS_Q = 150  # random effects up to which several Newton runs cost a few milliseconds
 
 
@@ -69,6 +70,11 @@ class Criterion:
     def probes(self, par: np.ndarray) -> list[np.ndarray]:
         """Points whose value alone would betray a lower optimum than ``par``, where evaluations are cheap."""
         return self.covariance.probes(par) if self._small else []
+
+    @property
+    def slack(self) -> float:
+        """Deviance units by which a probe may be above an optimum and still be worth a run from it."""
+        return SLACK if len(self.covariance.structures) > 2 else 0.0
 
     @property
     def _small(self) -> bool:

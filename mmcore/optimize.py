@@ -99,6 +99,10 @@ class Objective(Protocol):
     def probes(self, par: np.ndarray) -> list[np.ndarray]:
         """Points to evaluate after a run that ended at ``par``: one that is lower is a start."""
 
+    @property
+    def slack(self) -> float:
+        """By how much such a point may be higher and still be a start."""
+
 
 @dataclass(slots=True)
 class _Point:
@@ -299,6 +303,9 @@ def _best(runs: list[_Run]) -> _Run:
 def _from_probes(best: _Run, scales: np.ndarray, control: Control) -> list[_Run]:
     """A run from the lowest of the probes, if that is lower than the best run: then it was a local optimum.
 
+    With three terms or more also from one that is higher by up to ``objective.slack``: two terms may have to go
+    together, and no probe with one of them gone is lower.
+
     Where the optimum is so sharp that its parabola rises by ``SHARP`` up to the probe, nothing is evaluated; what is
     zero has no parabola that reaches far.
     """
@@ -308,7 +315,7 @@ def _from_probes(best: _Run, scales: np.ndarray, control: Control) -> list[_Run]
         if float(step @ best.H @ step) < 2.0 * SHARP:
             probes.append(best.attempt(par))
     lowest = min(probes, key=lambda point: point.f, default=best.here)
-    if lowest.f >= best.here.f - 1e-9 * (1.0 + abs(best.here.f)):
+    if not probes or lowest.f >= best.here.f + best.objective.slack - 1e-9 * (1.0 + abs(best.here.f)):
         return []
     return [_run(best.objective, lowest.par, scales, control)]
 

@@ -342,6 +342,14 @@ def test_what_was_once_found_stays_mended(case):
     assert judged.answered
 
 
+def test_two_terms_that_are_zero_together_are_found():
+    """Neither alone is: probes with one of them gone lie above the other optimum, 0.65 deviance units too high."""
+    case = next(case for case in KEPT if case.name == "fuzz-ae1ee556d416")
+    found = MMCORE.run(case, ["criterion", "theta"]).values
+    assert found["criterion"].values[0] == pytest.approx(110.43980728794452, abs=1e-8)  # polished lme4
+    assert (found["theta"].values[3:] == 0).all()
+
+
 # --- seeing it again ----------------------------------------------------------------------------------
 
 
