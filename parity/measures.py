@@ -17,6 +17,8 @@ from parity.results import Results, Value
 DIGITS = 15.0  # a double carries no more
 
 
+# Residuals that are divided by sqrt(1 - h).
+STUDENTIZED = ("resid_conditional_studentized", "resid_marginal_studentized", "rstudent_lme4")
 # What `scales` reads of a reference.
 YARDSTICKS = (
     "y_response", "se_fixef", "ranef", "vcov_fixef", "hatvalues", "covtrace_marginal_group", "fitted",
@@ -41,7 +43,7 @@ class Scales:
     def condition_of(self, quantity: Quantity) -> float:
         """By how much rounding can grow in a quantity."""
         size = max(self.condition, self.location)
-        if quantity.group != "influence":
+        if quantity.group != "influence" and quantity.name not in STUDENTIZED:
             return size
         return size * (self.escape_level if quantity.index == "level" else self.escape)
 
