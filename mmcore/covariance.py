@@ -18,7 +18,7 @@ Terms on the same grouping factor are one *block*: their Sigma is block diagonal
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from itertools import accumulate, product
 
@@ -606,31 +606,27 @@ class BlockCovariance:
 
     def sigma(self, par: np.ndarray) -> list[np.ndarray]:
         """(K, K) relative covariance of b~ per block."""
-        out = []
-        for b, terms in enumerate(self.blocks):
-            if len(terms) == 1:
-                out.append(self.structures[terms[0]].sigma(par[self._par[terms[0]]]))
-                continue
-            Sigma = np.zeros((self.K[b], self.K[b]))
-            for t, rows in zip(terms, self.rows[b], strict=True):
-                Sigma[rows, rows] = self.structures[t].sigma(par[self._par[t]])
-            out.append(Sigma)
-        return out
+        return self._block_diagonal(par, lambda structure, piece: structure.sigma(piece))
 
     def roots(self, par: np.ndarray) -> list[np.ndarray]:
         """(K, K) lower L per block with L L' = ``sigma``, where possible not by way of it.
 
         Triangular, because with large effects that are nearly alike I + L'Z'ZL is well scaled then, and only then.
         """
+        return self._block_diagonal(par, lambda structure, piece: lower_factor(structure.root(piece)))
+
+    def _block_diagonal(
+        self, par: np.ndarray, of: Callable[[Structure, np.ndarray], np.ndarray]
+    ) -> list[np.ndarray]:
         out = []
         for b, terms in enumerate(self.blocks):
             if len(terms) == 1:
-                out.append(lower_factor(self.structures[terms[0]].root(par[self._par[terms[0]]])))
+                out.append(of(self.structures[terms[0]], par[self._par[terms[0]]]))
                 continue
-            root = np.zeros((self.K[b], self.K[b]))
+            matrix = np.zeros((self.K[b], self.K[b]))
             for t, rows in zip(terms, self.rows[b], strict=True):
-                root[rows, rows] = lower_factor(self.structures[t].root(par[self._par[t]]))
-            out.append(root)
+                matrix[rows, rows] = of(self.structures[t], par[self._par[t]])
+            out.append(matrix)
         return out
 
     def jacobian(self, par: np.ndarray) -> list[np.ndarray]:

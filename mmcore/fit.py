@@ -25,7 +25,7 @@ from .products import CrossProducts
 from .simulate import simulate
 from .varcorr import TermCovariance, VarCorr, term_names
 from .varident import ResidualGroups, fit_varident, residual_groups
-from .whitened import resummed
+from .whitened import resummed, without_random
 
 __all__ = ["ChunkedFit", "Fit", "OptInfo", "fit_at", "fit_design", "lm", "lmer"]
 
@@ -124,12 +124,8 @@ class Fit:
         A = self.criterion_fn.kernel.A
         rows = np.asarray(B, float).reshape(self.design.n, -1).T
         rows = rows if A.sqrt_w is None else rows * A.sqrt_w
-        out = rows.copy()
-        for block, u in zip(
-            A.blocks, self.state.solve_random([blk.products(rows) for blk in A.blocks]), strict=True
-        ):
-            for a in range(block.K):
-                out -= block.columns[a] * u[:, a][:, block.codes]
+        random = self.state.solve_random([block.products(rows) for block in A.blocks])
+        out = without_random(rows, A.blocks, random)
         out = out if A.sqrt_w is None else out * A.sqrt_w
         return out.T.reshape(np.shape(B))
 

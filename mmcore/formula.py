@@ -97,6 +97,7 @@ class Formula:
         return _assemble(self.text, self.response, _replace_dot(self.right, Call("(", (_sum(rest),))))
 
 
+@lru_cache(maxsize=256)
 def parse(text: str) -> Formula:
     """Parse lme4's formula language: `y ~ x * f + offset(z) + (x | g) + (1 | a/b)`.
 
@@ -109,11 +110,6 @@ def parse(text: str) -> Formula:
     `:` and `/`.
     R equivalent: `terms(nobars(f))`, `findbars(f)`.
     """
-    return _parse(text)
-
-
-@lru_cache(maxsize=256)
-def _parse(text: str) -> Formula:
     try:
         left, right = parse_sides(text)
         return _assemble(text, left, _shallow(right))

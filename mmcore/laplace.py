@@ -119,9 +119,8 @@ class Laplace:
     def _of_sigma(self, par: np.ndarray, modes: Modes, r: Blocks, a: Blocks) -> np.ndarray:
         """Chain rule from Sigma to the covariance parameters."""
         E, traces = self.covariance.jacobian(par), modes.factor.trace()
-        if (
-            self._scalar
-        ):  # the same without matrices of one cell, which is what small models spend their time on
+        # The same without matrices of one cell, which is what small models spend their time on.
+        if self._scalar:
             slopes = [
                 e.item() * (W.item() + float(np.vdot(x, y - x)))
                 for e, W, x, y in zip(E, traces, r, a, strict=True)

@@ -140,9 +140,7 @@ def _of_collinear(Xt: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     sign = np.where(R.diagonal() < 0, -1.0, 1.0)
     R *= sign[:, None]
     near = _cholesky_qr(dtrtrs(R, Xt, trans=1)[0]) if R.diagonal().all() else None
-    if (
-        near is None or near[2] < WELL_CONDITIONED
-    ):  # singular to the last digit: orthonormal is all that can be had
+    if near is None or near[2] < WELL_CONDITIONED:  # singular to the last digit: this is all that can be had
         return np.ascontiguousarray(Q.T) * sign[:, None], R
     return near[0], near[1] @ R
 

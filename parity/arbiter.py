@@ -96,10 +96,9 @@ def _better(row: Row, proof: Row | None, criterion: Row | None) -> Row:
 
 def _judged(row: Row, proof: Row | None, found: Mapping[str, Row]) -> Row:
     if proof is None or proof.error is None:
-        why = proof or found.get(WHOLE_MODEL)
-        return replace(
-            row, message=joined(row.message, f"no proof: {why.message if why else 'not among its measures'}")
-        )
+        other = proof or found.get(WHOLE_MODEL)
+        why = "not among its measures" if other is None else other.message
+        return replace(row, message=joined(row.message, f"no proof: {why}"))
     said = f"proved {_proof(proof)}"
     difference = np.inf if row.error is None else row.error
     passes = proof.outcome == "pass" and proof.error <= NEARER * difference

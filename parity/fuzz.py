@@ -31,10 +31,8 @@ INVALID = "invalid"  # the class of models that must be refused
 NAMES: tuple[str, ...] = (*CLASSES, INVALID)
 LEAST, MOST = 1e-18, 1e6  # bounds of what `target` is told
 FLAT = 1e-7  # deviance units: two optima this close, with the same algebra, differ by what the criterion cannot tell
-AHEAD = (
-    Verdict.REFERENCE_WRONG,
-    Verdict.BETTER_THAN_REFERENCE,
-)  # errors of the reference: no nearness to a gate
+# Errors of the reference: no nearness to a gate.
+AHEAD = (Verdict.REFERENCE_WRONG, Verdict.BETTER_THAN_REFERENCE)
 DEFAULT_EXAMPLES = 320
 
 

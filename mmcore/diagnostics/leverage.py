@@ -9,7 +9,7 @@ import pandas as pd
 
 from ..errors import UnsupportedError
 from ..fit import Fit
-from .marginal import Marginal, marginal
+from .marginal import Marginal, marginal, mean_rows
 from .units import by_row, check_level, level_codes, pad
 
 __all__ = ["TYPES", "hatvalues", "leverage", "row_leverage"]
@@ -48,7 +48,7 @@ def row_leverage(ws: Marginal, types: Sequence[str] = TYPES) -> np.ndarray:
     overall = 1.0 - (ws.v - ws.h)
     values = {"overall": overall}
     if "fixef" in types or "ranef" in types:
-        half = ws.fit.profile.LS_inv[: ws.p, : ws.p] @ ws.A.M[: ws.p]
+        half = mean_rows(ws.fit)
         values["fixef"] = np.einsum("in,in->n", half, ws.white[: ws.p])
         values["ranef"] = overall - values["fixef"]
     if "ranef.uc" in types:

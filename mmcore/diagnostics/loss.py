@@ -20,6 +20,7 @@ from ..kernels.crossed import CrossedFactor
 from ..kernels.nested import NestedFactor
 from ..kernels.one_factor import OneFactorFactor
 from ..products import Block
+from ..whitened import of_random
 from .downdate import without
 from .marginal import Marginal
 from .units import Units
@@ -94,20 +95,15 @@ def _sums(codes: np.ndarray, L: int, columns: np.ndarray, rows: np.ndarray) -> n
 
 
 def _inner_part(ws: Marginal, j: int, blocks: tuple[Block, ...], Sigma: list[np.ndarray]) -> np.ndarray:
-    """(m, m, L_j) G_A V_A G_A' for V_A = I + sum over factors up to j of Z Sigma Z'.
-
-    With u the random effects, s = G Z and u = s Sigma, a factor adds s Sigma s' = u s' + s u' - s Sigma s'. The second
-    form is used: G = M - u Z', and in it the rounding of u and of s cancels to first order (both are stationary
-    there), which s Sigma s' alone multiplies by the size of Sigma Z'Z.
-    """
+    """(m, m, L_j) G_A V_A G_A' for V_A = I + sum over factors up to j of Z Sigma Z'."""
     G, m, L, codes = ws.white, len(ws.white), blocks[j].L, blocks[j].codes
     D = np.empty((m, m, L))
     for a in range(m):
         for b in range(a + 1):
             D[a, b] = D[b, a] = np.bincount(codes, G[a] * G[b], L)
     for i in range(j + 1):
-        s, u = blocks[i].products(G), ws.random[i]  # (m, K, L_i)
-        rest = u - np.matmul(Sigma[i], s)
+        u = ws.random[i]  # (m, K, L_i), as s and rest
+        s, rest = of_random(blocks[i], Sigma[i], G, u)
         parent = _parents(blocks[i], blocks[j])
         for a in range(m):
             for b in range(a + 1):

@@ -17,7 +17,7 @@ from ..glmfit import GeneralizedFit
 from ..products import CrossProducts
 from ..whitened import whitened_rows
 
-__all__ = ["Marginal", "linear", "marginal", "need_fixed", "need_gaussian"]
+__all__ = ["Marginal", "linear", "marginal", "mean_rows", "need_fixed", "need_gaussian"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +82,12 @@ def marginal(fit: Fit) -> Marginal:
     half = np.linalg.solve(A.R, prof.LS_inv[:p, :p].T) if p else np.zeros((0, 0))
     v, h = 1.0 - fit.state.quadratic(), np.einsum("in,in->n", white[:p], white[:p])
     return Marginal(fit, white, random, v, h, half)
+
+
+def mean_rows(fit: Fit) -> np.ndarray:
+    """(p, n) LS^-1 Q': squared lengths are the diagonal of W^1/2 X (X'V^-1X)^-1 X'W^1/2."""
+    A, p = fit.criterion_fn.kernel.A, fit.design.p
+    return fit.profile.LS_inv[:p, :p] @ A.M[:p]
 
 
 def need_gaussian(fit: Fit, what: str) -> None:

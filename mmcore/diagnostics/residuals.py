@@ -14,7 +14,7 @@ from ..errors import MixedModelWarning, UnsupportedError
 from ..fit import Fit
 from ..glmfit import GeneralizedFit
 from .leverage import random_variance
-from .marginal import Marginal, marginal, need_gaussian
+from .marginal import Marginal, marginal, mean_rows, need_gaussian
 from .separate import SeparateFits, separate_fits
 from .units import by_row, check_level, groups_of, level_codes, pad
 from .whiten import cholesky_whitened
@@ -106,9 +106,8 @@ def resid_marginal(fit: Fit, type: str = "raw") -> pd.Series:
 
 def _mean_variance(fit: Fit) -> np.ndarray:
     """(n,) diagonal of X (X'V^-1X)^-1 X', in the basis of X, where 1 - h has the digits of h."""
-    A, p = fit.criterion_fn.kernel.A, fit.design.p
-    squares = np.square(fit.profile.LS_inv[:p, :p] @ A.M[:p]).sum(axis=0)
-    return squares if A.sqrt_w is None else squares / A.sqrt_w**2
+    squares, root = np.square(mean_rows(fit)).sum(axis=0), fit.criterion_fn.kernel.A.sqrt_w
+    return squares if root is None else squares / root**2
 
 
 def _unknown(type: str) -> UnsupportedError:

@@ -133,14 +133,14 @@ bobyqa_from <- function(problem, found) {
   list(name = found$name, theta = as.double(result$par), value = as.double(result$fval))
 }
 
-better <- function(a, b) if (isTRUE(b$value <= a$value)) b else a
+better <- function(a, b) if (b$value <= a$value) b else a
 
 # A variance within the optimiser's reach of zero is zero if the criterion agrees to the last digits.
 to_boundary <- function(problem, found) {
   for (i in which(problem$lower == 0 & found$theta > 0 & found$theta < 1e-3)) {
     theta <- replace(found$theta, i, 0)
     value <- problem$value(theta)
-    if (isTRUE(value <= found$value + 1e-14 * abs(found$value)))
+    if (value <= found$value + 1e-14 * abs(found$value))
       found <- list(name = found$name, theta = theta, value = value)
   }
   found
