@@ -68,7 +68,11 @@ class Fit:
 
     @cached_property
     def profile(self) -> Profile:
-        """LS, S = LS LS', and rss at theta: ``state.profile``, summed anew over the rows where digits were lost."""
+        """What is left of X and y at theta: S = LS LS' = [Q r]'V^-1[Q r] and ``rss``, lme4's pwrss.
+
+        Q is the orthonormal basis of X, in which LS' has the part of lme4's RX. It is ``state.profile``, summed anew
+        over the rows where that lost digits; without unit but ``rss``, which has that of y^2.
+        """
         criterion = self.criterion_fn
         return resummed(criterion.kernel, self.state, criterion.covariance.sigma(self.par))
 
@@ -275,10 +279,11 @@ class Fit:
 
     @cached_property
     def residual_marginal(self) -> np.ndarray:
-        """(n,) y - X beta - offset of the rows used, from what the basis of X leaves of y.
+        """(n,) y - X beta - offset of the rows used, unit of y: y - predict(m, re.form = NA) in lme4, HLMdiag's
+        resid_marginal, and not the conditional residuals of ``resid``.
 
-        Not as y less a mean: beta would bring in the rounding of the whole model, which a row that nearly fixes its
-        own mean (a large weight, leverage near one) has to divide by.
+        From what the basis of X leaves of y and not as y less a mean: beta would bring in the rounding of the whole
+        model, which a row that nearly fixes its own mean (a large weight, leverage near one) has to divide by.
         """
         A = self.criterion_fn.kernel.A
         r = A.M[A.p] - self._gamma @ A.M[: A.p]
