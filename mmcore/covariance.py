@@ -42,6 +42,7 @@ LARGE = 2.0  # relative sd of a second start
 FAR = 5.0  # multiple of the standard deviations at an optimum where a lower one is looked for
 BACK = (0.2, 1.0, 5.0, 25.0)  # multiples of the start of a term that vanished at an optimum, for the same
 NEARLY_SINGULAR = 0.1  # relative pivot in the chart below which a second optimum is looked for
+ZERO_PIVOT = 1e-4  # a smaller one is zero to lme4's isSingular()
 PIVOT_RATIO = 6.0  # an effect with this many times the remaining variance of an earlier one goes before it
 
 
@@ -139,6 +140,10 @@ class Structure:
     def canonical(self, par: np.ndarray) -> np.ndarray:
         """The representative with non-negative diagonal among parameters of the same Sigma."""
         raise NotImplementedError
+
+    def is_unique(self, par: np.ndarray) -> bool:
+        """Whether no other canonical parameters nearby have the same Sigma."""
+        return True
 
     def Lambda(self, par: np.ndarray) -> np.ndarray:
         """(k, k) lower triangular with Lambda Lambda' the relative covariance of b."""
@@ -300,6 +305,11 @@ class Unstructured(Structure):
     def canonical(self, par: np.ndarray) -> np.ndarray:
         sign = np.where(par[self._diag] < 0, -1.0, 1.0)
         return par * sign[self._col] + 0.0
+
+    def is_unique(self, par: np.ndarray) -> bool:
+        """No, where something stands behind a zero pivot: there columns can be turned into each other."""
+        L = np.abs(self._factor(par))
+        return all(L[j:, j:].max() < ZERO_PIVOT for j in np.flatnonzero(L.diagonal() < ZERO_PIVOT))
 
     def Lambda(self, par: np.ndarray) -> np.ndarray:
         if self.standard:
@@ -664,6 +674,10 @@ class BlockCovariance:
     def canonical(self, par: np.ndarray) -> np.ndarray:
         """The representative with non-negative scales."""
         return _joined(self._each("canonical", par))
+
+    def is_unique(self, par: np.ndarray) -> bool:
+        """Whether no other canonical parameters nearby have the same Sigma."""
+        return all(self._each("is_unique", par))
 
     def to_standard(self, par: np.ndarray) -> np.ndarray:
         """Canonical parameters without charts."""

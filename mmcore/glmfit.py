@@ -32,6 +32,9 @@ from .quasinewton import hessian_by_differences
 from .varcorr import TermCovariance, VarCorr
 
 NO_WEIGHT = 1e-200  # in the working model, the weight of a row that has none
+NO_HESSIAN = (
+    "is not positive definite at this fit, or theta is one of many with the same covariance (singular)"
+)
 
 __all__ = ["GeneralizedFit", "fit_generalized", "fit_generalized_at"]
 
@@ -282,22 +285,26 @@ class GeneralizedFit(Fit):
 
     # ---- covariance of the fixed effects ------------------------------------------------------------------
 
-    @cached_property
+    @property
     def hessian(self) -> np.ndarray:
         """(p + n_par,) square: second derivatives of the criterion in (beta, covariance parameters), mixed
         models.
 
         Differences of the exact gradient; covariance parameters are those of the optimiser's coordinates.
         """
+        H, p, R = self._hessian.copy(), self.design.p, self.solution.R
+        H[:p] = R.T @ H[:p]
+        H[:, :p] = H[:, :p] @ R
+        return _readonly(H)
+
+    @cached_property
+    def _hessian(self) -> np.ndarray:
+        """The same in (gamma, covariance parameters), gamma = R beta, which are of comparable sizes."""
         s = self.solution
         if s.objective is None or s.point is None or isinstance(s.objective, JointLaplace):
             raise UnsupportedError("a Hessian in (beta, theta) exists for mixed models with nagq >= 1 only")
         with np.errstate(all="ignore"):
-            H = hessian_by_differences(s.objective, s.point)
-        p = self.design.p
-        H[:p] = s.R.T @ H[:p]
-        H[:, :p] = H[:, :p] @ s.R
-        return _readonly(H)
+            return hessian_by_differences(s.objective, s.point)
 
     @property
     def vcov_rx(self) -> pd.DataFrame:
@@ -306,29 +313,35 @@ class GeneralizedFit(Fit):
 
     @cached_property
     def _hessian_block(self) -> np.ndarray | None:
-        """(p, p) block of 2 H^-1, or None where H is not positive definite."""
-        p = self.design.p
-        H = self.hessian
-        values, vectors = np.linalg.eigh(H)
-        if not np.isfinite(values).all() or values.min() <= 1e-10 * values.max():
-            inner = H[p:, p:]
-            flat = np.abs(inner).sum(axis=1) <= 1e-8 * np.abs(H).max()
-            keep = np.concatenate([np.ones(p, bool), ~flat])
-            values, vectors = np.linalg.eigh(H[np.ix_(keep, keep)])
-            if not np.isfinite(values).all() or values.min() <= 1e-10 * values.max():
-                return None
-        return 2.0 * ((vectors / values) @ vectors.T)[:p, :p]
+        """(p, p) block of 2 H^-1, or None where H is not positive definite or belongs to one theta of many.
+
+        Parameters that the criterion does not depend on are left out.
+        """
+        if not self.solution.covariance.is_unique(self.par):
+            return None
+        H, p = self._hessian, self.design.p
+        if not np.isfinite(H).all():
+            return None
+        flat = np.abs(H[p:, p:]).sum(axis=1) <= 1e-8 * np.abs(H).max()
+        keep = np.concatenate([np.ones(p, bool), ~flat])
+        values, vectors = np.linalg.eigh(H[np.ix_(keep, keep)])
+        if values.min() <= 1e-10 * values.max():
+            return None
+        half = np.linalg.solve(self.solution.R, vectors[:p])
+        return 2.0 * (half / values) @ half.T
 
     @property
     def vcov_hessian(self) -> pd.DataFrame:
         """Fixed-effects block of twice the inverse Hessian of the criterion: uncertainty of theta included.
 
         lme4's default for nagq >= 1, without the noise of its finite differences. Raises UnsupportedError
-        for a GLM, for nagq = 0, and where the Hessian is not positive definite.
+        for a GLM, for nagq = 0, where the Hessian is not positive definite, and where a variance is zero whose
+        effect comes before one that is not: then many theta have the same covariance, and each has another
+        Hessian (lme4 gives that of the one it stopped at).
         """
         block = self._hessian_block
         if block is None:
-            raise UnsupportedError("the Hessian is not positive definite at this fit: use vcov_rx")
+            raise UnsupportedError(f"the Hessian of the criterion {NO_HESSIAN}: use vcov_rx")
         return self._labelled(block)
 
     @property
@@ -352,8 +365,8 @@ class GeneralizedFit(Fit):
         if self._hessian_block is None:
             warnings.warn(
                 MixedModelWarning(
-                    "the Hessian of the criterion is not positive definite at this fit; covariances of the "
-                    "fixed effects take theta as known (vcov_rx)"
+                    f"the Hessian of the criterion {NO_HESSIAN}; covariances of the fixed effects take theta as "
+                    "known (vcov_rx)"
                 ),
                 stacklevel=4,
             )

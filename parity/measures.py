@@ -125,12 +125,25 @@ def _finite_errors(
             return difference / scale.sd_y
         case "scaled_by_modes":
             return _scaled(difference, np.append(size[finite], scale.modes), scale, unit)
+        case "root":
+            return _of_roots(difference, np.abs(got) + size, size[finite], scale, unit)
     return _scaled(difference, size[finite], scale, unit)
 
 
 def _scaled(difference: np.ndarray, size: np.ndarray, scale: Scales, unit: Unit) -> np.ndarray:
-    largest = float(np.max(size, initial=0.0))
-    return _divide(difference, np.full_like(difference, max(largest, scale.floor * scale.natural(unit))))
+    return _divide(difference, np.full_like(difference, _largest(size, scale, unit)))
+
+
+def _of_roots(
+    difference: np.ndarray, together: np.ndarray, size: np.ndarray, scale: Scales, unit: Unit
+) -> np.ndarray:
+    """|x^2 - c^2| / (|x| + |c|), which is |x - c|, with a divisor that is no smaller than the floor."""
+    floor = scale.floor * _largest(size, scale, unit)
+    return _scaled(difference * np.minimum(1.0, together / floor), size, scale, unit)
+
+
+def _largest(size: np.ndarray, scale: Scales, unit: Unit) -> float:
+    return max(float(np.max(size, initial=0.0)), scale.floor * scale.natural(unit))
 
 
 def _divide(difference: np.ndarray, size: np.ndarray) -> np.ndarray:

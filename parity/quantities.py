@@ -32,7 +32,7 @@ Unit = Literal["1", "y", "y^2", "log"]
 Group = Literal["design", "criterion", "fixed", "random", "residual", "leverage", "influence", "deletion"]
 Measure = Literal[
     "exact", "relative", "gap", "criterion", "standard_errors", "whitened", "covariance", "scaled",
-    "scaled_by_sd_y", "scaled_by_modes", "mixed",
+    "scaled_by_sd_y", "scaled_by_modes", "root", "mixed",
 ]  # fmt: skip
 
 X_MATRIX_LIMIT = 20_000  # cells of X above which x_matrix is left out and x_column_moments speaks alone
@@ -76,6 +76,7 @@ MEASURES = MappingProxyType(
         "scaled": "max |x - c| / max |c|",
         "scaled_by_sd_y": "max |x - c| / sd(y)",
         "scaled_by_modes": "max |x - c| / max(max |c|, max |ranef|)",
+        "root": "max |x - c| min(1, (|x| + |c|) / (floor M)) / M, M = max |c|: x^2 where x is near zero",
         "mixed": "max |x - c| / max(1, |c|)",
     }
 )
@@ -124,6 +125,11 @@ def _residual(name: str, unit: Unit, definition: str, file: str = "first_princip
     if unit == "1":
         why = "standardised residuals near zero carry no digits of their own: the largest one is the scale"
     return Quantity(name, "residual", "obs", unit, definition, f"{file}::{name}", measure, why)
+
+
+def _deviance_residual(name: str, definition: str, file: str) -> Quantity:
+    why = "the root of a difference: where y = mu, rounding by eps makes it sqrt(eps), so that there its square counts"
+    return Quantity(name, "residual", "obs", "1", definition, f"{file}::{name}", "root", why)
 
 
 def _leverage(name: str, index: Index, definition: str, file: str = "first_principles.R") -> Quantity:
@@ -382,10 +388,10 @@ _GENERALISED = (
         "W = w (dmu / deta)^2 / V(mu) at the fitted means, by which the working model is weighted",
         "glmm.R::working_weights", "scaled", "a weight near zero counts for nothing",
     ),
-    _residual("resid_deviance", "1", "signed root of each row's deviance", "glmm.R"),
+    _deviance_residual("resid_deviance", "signed root of each row's deviance", "glmm.R"),
     _residual("resid_working", "1", "(y - mu) / (dmu / deta)", "glmm.R"),
     _residual("rstandard_pearson", "1", "Pearson residual / sqrt(phi (1 - h)), phi the dispersion", "glm.R"),
-    _residual("rstandard_deviance", "1", "deviance residual / sqrt(phi (1 - h)), phi the dispersion", "glm.R"),
+    _deviance_residual("rstandard_deviance", "deviance residual / sqrt(phi (1 - h)), phi the dispersion", "glm.R"),
     _residual(
         "rstudent_glm", "1",
         "sign(d) sqrt(d^2 + h r^2 / (1 - h)), d deviance and r Pearson residual, over sigma_i unless it is one: "

@@ -40,10 +40,19 @@ vcov_fixef <- function(m) list(labels = .pairs(names(lme4::fixef(m))), values = 
 .hessian <- function(m) {
   if (is.null(m@optinfo$derivs$Hessian) || m@devcomp$dims[["nAGQ"]] == 0L)
     missing_value("undefined", "there is no Hessian in theta and beta")
+  if (!all(vapply(lme4::getME(m, "Tlist"), .is_unique, NA)))
+    missing_value("undefined", "theta is one of many with the same covariance, and each has a Hessian of its own")
   V <- withCallingHandlers(as.matrix(stats::vcov(m, use.hessian = TRUE)), warning = function(w) {
     if (grepl("falling back", conditionMessage(w))) missing_value("undefined", "the Hessian is not positive definite")
   })
   V
+}
+
+# With something behind a pivot that is zero, columns of the factor can be turned into each other and it stays lower
+# triangular. Zero is what lme4's isSingular() takes for it.
+.is_unique <- function(L, zero = 1e-4) {
+  rest <- function(j) L[seq(j, nrow(L)), seq(j, ncol(L))]
+  all(vapply(which(abs(diag(L)) < zero), function(j) max(abs(rest(j))) < zero, NA))
 }
 
 se_fixef_hessian <- function(m) list(labels = names(lme4::fixef(m)), values = sqrt(diag(.hessian(m))))

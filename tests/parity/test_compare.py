@@ -428,6 +428,16 @@ def test_a_difference_of_effects_is_measured_by_the_effects(scale):
     assert errors("scaled", np.array([1.1e-6]), small, "y", large)[0] > 1e-4
 
 
+def test_a_root_of_a_difference_is_compared_by_its_square_near_zero_only(scale):
+    """Rounding of eps in a deviance is sqrt(eps) in its root where y = mu; anywhere else a root has all its digits."""
+    want = Value(("exact fit", "small", "middle", "large"), [0.0, 1e-4, -0.01, 2.0])
+    got = want.values + np.array([1.5e-8, 1.5e-8, 1.5e-8, -1.5e-8])
+    floor = scale.floor * 2.0
+    squares = [(1.5e-8) ** 2 / floor / 2.0, 1.5e-8 * 2e-4 / floor / 2.0]
+    assert errors("root", got, want, "1", scale) == pytest.approx([*squares, 7.5e-9, 7.5e-9], rel=2e-4)
+    assert errors("root", -want.values, want, "1", scale)[2:] == pytest.approx([0.01, 2.0])
+
+
 def test_whitened_error_does_not_depend_on_the_coding_of_x(scale):
     rng = np.random.default_rng(1)
     A = rng.normal(size=(3, 3))
