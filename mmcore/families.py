@@ -16,7 +16,7 @@ from types import MappingProxyType
 from typing import Any, ClassVar
 
 import numpy as np
-from scipy.special import digamma, expit, gammaln, xlog1py, xlogy
+from scipy.special import digamma, expit, gammaln, kl_div, xlog1py, xlogy
 
 from .errors import DataError, UnsupportedError
 from .links import LINKS, Link, link_named
@@ -28,6 +28,7 @@ __all__ = [
 
 LOG_2PI = log(2.0 * pi)
 TINY = np.finfo(float).tiny
+CLOSE = 0.25  # relative distance of y and mu below which their divergence is a series
 NEARLY_WHOLE = 1e-3  # R's glm: a count further than this from a whole number is not a count
 
 
@@ -275,7 +276,7 @@ class Binomial(Family):
 
 
 def _binomial_deviance(y: np.ndarray, mu: np.ndarray, complement: np.ndarray) -> np.ndarray:
-    return 2.0 * (xlogy(y, y) - xlogy(y, mu) + xlogy(1.0 - y, 1.0 - y) - xlogy(1.0 - y, complement))
+    return 2.0 * (_divergence(y, mu, mu - y) + _divergence(1.0 - y, complement, y - mu))
 
 
 class _BinomialConditional(Conditional):
@@ -331,7 +332,9 @@ class _BinomialConditional(Conditional):
         return dW, at.W - (self.wy * c - (self.w - self.wy) * at.mu) * bend
 
     def deviance_terms(self, at: Working) -> np.ndarray:
-        return np.maximum(self.terms(at.eta)[0], 0.0)
+        return np.maximum(
+            self.w * _binomial_deviance(self.y, at.mu, self.family.link.complement(at.eta)), 0.0
+        )
 
     def minus2loglik(self, at: Working) -> float:
         broken = self.family.not_counts(self.y, self.w)
@@ -365,7 +368,7 @@ class Poisson(Family):
         return np.ones_like(mu)
 
     def unit_deviance(self, y, mu):
-        return 2.0 * (xlogy(y, y) - xlogy(y, mu) - (y - mu))
+        return 2.0 * _divergence(y, mu, mu - y)
 
     def start(self, y, w):
         return y + 0.1
@@ -458,8 +461,8 @@ class NegativeBinomial(Family):
         return 1.0 + 2.0 * mu / self.size
 
     def unit_deviance(self, y, mu):
-        theta = self.size
-        return 2.0 * (xlogy(y, y) - xlogy(y, mu) - (y + theta) * _log_ratio(y + theta, mu + theta))
+        theta, difference = self.size, mu - y
+        return 2.0 * (_divergence(y, mu, difference) - _divergence(y + theta, mu + theta, difference))
 
     def start(self, y, w):
         return y + (y == 0) / 6.0
@@ -522,7 +525,7 @@ class Gamma(Family):
         return 2.0 * mu
 
     def unit_deviance(self, y, mu):
-        return 2.0 * ((y - mu) / mu - _log_ratio(y, mu))
+        return 2.0 * _divergence(mu, y, y - mu) / mu
 
     def start(self, y, w):
         return y
@@ -673,11 +676,28 @@ class Quasi(Family):
         return bool(((mu > 0) & (mu < top)).all())
 
 
-def _log_ratio(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """log(a / b), without cancellation where the two are close."""
-    ratio = (a - b) / b
-    near = np.abs(ratio) < 0.5
-    return np.where(near, np.log1p(np.where(near, ratio, 0.0)), np.log(np.where(near, 1.0, a / b)))
+def _divergence(a: np.ndarray, b: np.ndarray, difference: np.ndarray) -> np.ndarray:
+    """a log(a / b) - (a - b), which is b where a is zero, with all digits also where the two are close.
+
+    ``difference`` is b - a: of complements and of sums it is known better than by subtraction.
+    """
+    with np.errstate(all="ignore"):
+        out = kl_div(a, b)
+        change = difference / a
+        close = np.abs(change) < CLOSE
+        if close.any():
+            out[close] = np.broadcast_to(a, out.shape)[close] * _less_log1p(change[close])
+    return out
+
+
+def _less_log1p(d: np.ndarray) -> np.ndarray:
+    """d - log(1 + d) for |d| < CLOSE, by the series of log((1 + s) / (1 - s)) = 2 (s + s^3 / 3 + ...)."""
+    s = d / (2.0 + d)
+    square = s * s
+    tail = np.zeros_like(d)
+    for k in (19, 17, 15, 13, 11, 9, 7, 5, 3):
+        tail = (tail + 1.0 / k) * square
+    return s * (d - 2.0 * tail)
 
 
 def _refuse(bad: np.ndarray, y: np.ndarray, label: str, rule: str) -> None:

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import scipy.stats as st
+from flint import arb
 from numpy.testing import assert_allclose
 
 import mmcore as mm
@@ -15,6 +16,7 @@ from mmcore.families import (
     family_named,
 )
 from mmcore.links import LINKS
+from parity.exact.balls import precision
 
 N = 60
 COMBINATIONS = [
@@ -88,6 +90,40 @@ def test_deviance_is_zero_at_the_data_and_positive_elsewhere(kind, link):
     at = same.at(family.link.eta(y)) if not (family.link.bounded and (y >= 1).any()) else None
     if at is not None and np.isfinite(at.D):
         assert_allclose(at.D, 0.0, atol=1e-12)
+
+
+EXACT_DEVIANCE = {
+    "poisson": lambda y, m: 2 * (y * (y / m).log() - (y - m)),
+    "binomial": lambda y, m: 2 * (y * (y / m).log() + (1 - y) * ((1 - y) / (1 - m)).log()),
+    "Gamma": lambda y, m: 2 * ((y - m) / m - (y / m).log()),
+    "inverse.gaussian": lambda y, m: (y - m) ** 2 / (y * m * m),
+    "negative.binomial": lambda y, m: (
+        2 * (y * (y / m).log() - (y + arb(1.5)) * ((y + arb(1.5)) / (m + arb(1.5))).log())
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", list(EXACT_DEVIANCE))
+def test_deviance_has_all_digits_however_close_the_mean_is_to_y(kind):
+    """Against 60-digit arithmetic; as a difference of logarithms its root would lose half of them."""
+    family = family_named(kind, **({"theta": 1.5} if kind == "negative.binomial" else {}))
+    change = np.concatenate(
+        [[s * 10.0**-k for k in range(1, 13) for s in (1, -1)], [0.2499, 0.2501, -0.7, 0.9]]
+    )
+    for y in (0.0625, 0.4375) if kind == "binomial" else (0.0625, 3.0, 700.0):
+        mu = y * (1.0 + change)
+        got = family.unit_deviance(np.full(len(mu), y), mu)
+        with precision(200):
+            exact = [float(EXACT_DEVIANCE[kind](arb(y), arb(m))) for m in mu]
+        assert_allclose(got, exact, rtol=1e-12 if kind == "negative.binomial" else 4e-14)
+
+
+def test_deviance_where_nothing_was_counted():
+    mu, none = np.array([0.3]), np.zeros(1)
+    assert_allclose(family_named("poisson").unit_deviance(none, mu), 0.6, rtol=1e-15)
+    assert_allclose(family_named("binomial").unit_deviance(none, mu), -2 * np.log(0.7), rtol=1e-15)
+    negative = family_named("negative.binomial", theta=1.5)
+    assert_allclose(negative.unit_deviance(none, mu), 3 * np.log(1.2), rtol=1e-15)
 
 
 @pytest.mark.parametrize(

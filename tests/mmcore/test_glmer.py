@@ -177,6 +177,47 @@ def test_hessian_covariance_is_that_of_the_profile_in_beta(cbpp_fit):
     assert_allclose(2 / curvature, f.vcov.iloc[1, 1], rtol=2e-3)
 
 
+def mirrored():
+    """Slopes differ by group, intercepts do not: what x = -1 gives, x = 1 takes."""
+    k = np.array([1, 4, 7, 9, 13, 18])
+    return pd.DataFrame(
+        {"g": np.tile(list("abcdef"), 2), "x": np.repeat([-1.0, 1.0], 6), "one": 1.0, "k": [*k, *(20 - k)]}
+    )
+
+
+def test_there_is_no_hessian_of_one_theta_of_many():
+    """Lambda = [[0, 0], [b, c]]: every (b, c) of this length is the same model, each has its own Hessian."""
+    formula = "cbind(k, 20 - k) ~ x + (1 + x | g)"
+    with pytest.warns(mm.SingularWarning):
+        f = mm.glmer(formula, mirrored())
+    t = f.theta.iloc[2]
+    assert_allclose(f.theta, [0, 0, t], atol=1e-6)
+    with pytest.raises(mm.UnsupportedError, match="one of many"):
+        _ = f.vcov_hessian
+    with pytest.warns(mm.MixedModelWarning, match="one of many"):
+        assert f.vcov_type == "rx"
+    seen = []
+    for angle in (0.0, 0.6, 1.2):
+        same = [0.0, t * np.sin(angle), t * np.cos(angle)]
+        at = mm.fit_at(formula, mirrored(), same, beta=f.beta, family="binomial")
+        assert_allclose(at.criterion, f.criterion, rtol=1e-12)
+        seen.append(2 * np.linalg.pinv(at.hessian, rcond=1e-5)[0, 0])
+    assert seen[1] > 1.003 * seen[0] and seen[2] > 1.003 * seen[1]
+
+
+def test_a_hessian_of_a_singular_fit_whose_theta_is_unique():
+    """With the effect that varies first, Lambda = [[b, 0], [0, 0]] is the only one."""
+    with pytest.warns(mm.SingularWarning):
+        f = mm.glmer("cbind(k, 20 - k) ~ x + (0 + x + one | g)", mirrored())
+    assert_allclose(f.theta.iloc[1:], 0, atol=1e-6)
+    assert f.vcov_type == "hessian"
+    # y and 20 - y are mirror images: the intercept moves with the covariance of the effects, the slope with b
+    H = f.hessian
+    assert_allclose(H[[0, 0, 1], [1, 2, 3]], 0, atol=1e-6 * H.max())
+    assert_allclose(f.vcov_hessian.iloc[0, 0], 2 / (H[0, 0] - H[0, 3] ** 2 / H[3, 3]), rtol=1e-6)
+    assert_allclose(f.vcov_hessian.iloc[1, 1], 2 / (H[1, 1] - H[1, 2] ** 2 / H[2, 2]), rtol=1e-6)
+
+
 def test_gaussian_log_link_near_identity_is_the_linear_mixed_model():
     """Laplace is exact for a Gaussian identity model: theta and beta are those of lmer by maximum
     likelihood.
