@@ -10,10 +10,12 @@ from .errors import DataError, DesignError
 from .kernels import Factor, Kernel, Likelihood, kernel_for
 from .moments import start_covariance
 from .products import CrossProducts, cross_products
+from .whitened import resummed
 
 __all__ = ["Criterion", "covariance_of", "criterion_for"]
 
 EXACT = 16 * np.finfo(float).eps  # relative residual that is rounding of the response
+LOST = 1e-5  # part that V^-1 leaves of a column of X or of y, below which the criterion lacks digits
 SLACK = 2.0  # deviance units: a term whose absence costs less may be absent at another optimum
 MANY_STARTS_Q = 150  # random effects up to which several Newton runs cost a few milliseconds
 
@@ -38,7 +40,10 @@ class Criterion:
     def factor(self, par: np.ndarray) -> Factor:
         """The factor of V at ``par``; its ``profile.f`` is the criterion."""
         roots = self.covariance.roots(par) if self.kernel.by_roots else None
-        return self.kernel.at(self.covariance.sigma(par), self.like, roots)
+        Sigma = self.covariance.sigma(par)
+        factor = self.kernel.at(Sigma, self.like, roots)
+        factor.profile = resummed(self.kernel, factor, Sigma, LOST)
+        return factor
 
     def derivatives(self, par: np.ndarray, factor: Factor) -> tuple[np.ndarray, np.ndarray]:
         """Gradient (exact) and second-order matrix (exact Hessian or average information) at ``par``.

@@ -143,7 +143,7 @@ class Fit:
     @property
     def criterion(self) -> float:
         """REML criterion (eq. 41) if ``reml``, else -2 log-likelihood (eq. 34)."""
-        return self.state.profile.f
+        return self.profile.f
 
     @property
     def loglik(self) -> float:

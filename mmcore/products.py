@@ -92,6 +92,7 @@ class CrossProducts:
     sqrt_w: np.ndarray | None  # (n,) or None for unit weights
     sum_log_w: float  # sum of log weights
     logdet_R: float  # log |R'R|
+    gone: np.ndarray | None = None  # rows of M and of the blocks that the products are without
 
     @property
     def m(self) -> int:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 from scipy.linalg.lapack import dpotrf, dtrtri
 
-from .kernels import Factor, Kernel, Profile
+from .kernels import Factor, Kernel, Likelihood, Profile
 from .products import Block
 
 __all__ = ["of_random", "resummed", "whitened_rows", "without_random"]
@@ -47,24 +46,36 @@ def of_random(
     return s, u - np.matmul(Sigma, s)
 
 
-def resummed(kernel: Kernel, factor: Factor, Sigma: list[np.ndarray]) -> Profile:
-    """The profile of a factor with LS, its inverse and rss from a sum over rows, where S has lost digits.
+def resummed(kernel: Kernel, factor: Factor, Sigma: list[np.ndarray], least: float = ENOUGH) -> Profile:
+    """The profile of a factor from a sum over rows, where S keeps less than ``least`` of M'M and has lost digits.
 
     Kernels form S = M'V^-1M as M'M less what the random effects take, which is all but 1e-5 of it where they are large.
     G V G' over the whitened rows G = LS^-1 M'V^-1 is the identity but for that loss, and corrects it. Elsewhere the
     profile is returned as it is. Cost O(n (p + 1)(p + k)).
     """
     old, p = factor.profile, kernel.A.p
-    variances = np.square(old.LS_inv[:p, :p]).sum(
-        axis=0
-    )  # diagonal of (Q'V^-1Q)^-1; 1 where V is the identity
-    if min(1.0 / variances.max(initial=1.0), old.rss / kernel.A.A[p, p]) >= ENOUGH:
+    if not factor.like.profiled or (old.LS.diagonal() ** 2 >= least * kernel.A.A.diagonal()).all():
         return old
-    C, info = dpotrf(_gram(kernel, Sigma, *whitened_rows(kernel, factor, old)), lower=1, clean=1)
-    if info:
-        return old
-    rss = old.rss * float(C[p, p]) ** 2
-    return replace(old, LS=old.LS @ C, LS_inv=dtrtri(C, lower=1)[0] @ old.LS_inv, rss=rss)
+    white, random = whitened_rows(kernel, factor, old)
+    if kernel.A.gone is not None:
+        white[:, kernel.A.gone] = 0.0
+    C, info = dpotrf(_gram(kernel, Sigma, white, random), lower=1, clean=1)
+    return old if info else _corrected(old, C, p, factor.like)
+
+
+def _corrected(old: Profile, C: np.ndarray, p: int, like: Likelihood) -> Profile:
+    """The profile with LS C in the place of LS."""
+    by = C.diagonal()
+    rss, f = old.rss * float(by[p]) ** 2, old.f
+    if like.reml:
+        f += 2.0 * float(np.log(by[:p]).sum())
+    if like.sigma is not None:
+        f += (rss - old.rss) * old.per_rss
+        per_rss, curl = old.per_rss, 0.0
+    else:
+        f += 2.0 * old.nu * float(np.log(by[p]))
+        per_rss, curl = old.nu / rss, old.nu / rss**2
+    return Profile(f, old.LS @ C, dtrtri(C, lower=1)[0] @ old.LS_inv, rss, per_rss, curl, old.nu)
 
 
 def _gram(kernel: Kernel, Sigma: list[np.ndarray], white: np.ndarray, random: list[np.ndarray]) -> np.ndarray:

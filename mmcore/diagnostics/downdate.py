@@ -46,7 +46,7 @@ def _lighter(A: CrossProducts, gone: np.ndarray) -> CrossProducts:
     """The scalars and M M' without some rows."""
     M = A.M[:, gone]
     log_w = 0.0 if A.sqrt_w is None else 2.0 * float(np.log(A.sqrt_w[gone]).sum())
-    return replace(A, n=A.n - len(gone), A=A.A - M @ M.T, sum_log_w=A.sum_log_w - log_w)
+    return replace(A, n=A.n - len(gone), A=A.A - M @ M.T, sum_log_w=A.sum_log_w - log_w, gone=gone)
 
 
 def _part(block: Block, gone: np.ndarray) -> tuple[np.ndarray, Block]:

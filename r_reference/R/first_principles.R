@@ -187,8 +187,10 @@
 
 # Deleting the rows A at fixed V: with u = (P y)_A, K = X' V^-1[, A] and S = K P_AA^-1 K',
 #   Delta = C K P_AA^-1 u,   C_A = C + C S C,   C^-1 C_A = I + S C.
-# NaN where the rows left do not determine beta: P_AA is then singular.
+# NaN where the rows left do not determine beta: P_AA is then singular, which rounding can hide where columns of X are
+# nearly collinear.
 .delete <- function(w, A) {
+  if (qr(w$X[-A, , drop = FALSE], tol = .RANK_TOLERANCE)$rank < w$p) return(.undetermined(w, A))
   PA <- w$P_block(A)
   scale <- 1 / sqrt(w$weights[A] / w$sigma2)
   if (!.is_regular(PA * tcrossprod(scale))) return(.undetermined(w, A))

@@ -7,7 +7,8 @@ import pytest
 from numpy.testing import assert_allclose
 
 from mmcore import kernels
-from mmcore.criterion import criterion_for
+from mmcore.criterion import Criterion, criterion_for
+from mmcore.diagnostics.downdate import without
 from mmcore.kernels import Likelihood
 from mmcore.kernels.coupling import Gemm, Pairs
 from mmcore.products import cross_products
@@ -110,6 +111,47 @@ def some_par(covariance, seed=1):
 
 def term_sigmas(fn, par):
     return [L @ L.T for L in fn.covariance.Lambda(par)]
+
+
+def large(covariance):
+    """Parameters under which V^-1 leaves less than 1e-6 of an intercept."""
+    return 300.0 * some_par(covariance)
+
+
+@pytest.mark.parametrize("like", [Likelihood(True), Likelihood(False), Likelihood(True, 1.3)], ids=str)
+@pytest.mark.parametrize(("kernel", "design"), [d for d in designs() if d.id not in ("cs", "ar1")])
+def test_criterion_with_large_effects_against_exact_arithmetic(kernel, design, like, monkeypatch):
+    """Differences of products alone would leave eleven digits, or fewer. Nested kernels lose some in log|V|."""
+    fn = criterion(design, like, kernel, monkeypatch)
+    par = large(fn.covariance)
+    got = fn.factor(par).profile.f
+    if like.sigma is None:
+        want = exact_criterion(design, fn.covariance.Lambda(par), like.reml, digits=40)
+    else:
+        want = dense_criterion(design, term_sigmas(fn, par), like.reml, like.sigma)
+    digits = {"OneFactor": 1e-14, "Dense": 2e-13, "Crossed": 2e-12, "Nested": 1e-9}[kernel]
+    assert_allclose(got, want, rtol=digits if like.sigma is None else 1e-9)
+
+
+@pytest.mark.parametrize("reml", [True, False])
+@pytest.mark.parametrize(("kernel", "design"), list(designs()))
+def test_a_lighter_kernel_has_the_criterion_of_the_rows_left(kernel, design, reml, monkeypatch):
+    """Whether the products or the rows are summed: those that are gone count in neither."""
+    fn = criterion(design, Likelihood(reml), kernel, monkeypatch)
+    gone = np.array([3, 40, 41, 149])
+    rows = np.setdiff1d(np.arange(N), gone)
+    kept = {name: value if value is None else value[rows] for name, value in vars(design).items()
+            if name in ("y", "X", "weights", "offset")}  # fmt: skip
+    terms = [
+        SimpleNamespace(**{**vars(t), "codes": t.codes[rows], "columns": t.columns[rows]})
+        for t in design.terms
+    ]
+    rest = criterion(
+        SimpleNamespace(**kept, terms=terms, n=N - 4, p=2), Likelihood(reml), kernel, monkeypatch
+    )
+    lighter = Criterion(without(fn.kernel, gone), fn.covariance, fn.like)
+    for par, rtol in ((some_par(fn.covariance), 1e-12), (large(fn.covariance), 1e-9)):
+        assert_allclose(lighter.factor(par).profile.f, rest.factor(par).profile.f, rtol=rtol)
 
 
 @pytest.mark.parametrize("reml", [True, False])
