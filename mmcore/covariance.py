@@ -39,8 +39,11 @@ __all__ = [
 
 START = 0.55  # relative sd to start from: at 1 a capped Newton step can land exactly on theta = 0
 LARGE = 2.0  # relative sd of a second start
-FAR = 5.0  # multiple of the standard deviations at an optimum where a lower one is looked for
-BACK = (0.2, 1.0, 5.0, 25.0)  # multiples of the start of a term that vanished at an optimum, for the same
+WIDE = 2.0  # scattered starts have their standard deviations within START exp(+-WIDE)
+CROSS = 4.0  # and the others of a triangle within this many of the middle one of these
+SCATTERED = 8  # such starts; fewer of one or two parameters
+FILLED = 0.3  # of the largest standard deviation: where those that are zero start once more
+FILLED_AT = (1.0, 4.0)  # with the parameters multiplied by this
 NEARLY_SINGULAR = 0.1  # relative pivot in the chart below which a second optimum is looked for
 ZERO_PIVOT = 1e-4  # a smaller one is zero to lme4's isSingular()
 PIVOT_RATIO = 6.0  # an effect with this many times the remaining variance of an earlier one goes before it
@@ -131,11 +134,11 @@ class Structure:
         one."""
         return []
 
-    def scaled(self, par: np.ndarray, by: float) -> np.ndarray:
-        """Parameters with every standard deviation multiplied by ``by`` >= 0."""
-        out = par.copy()
-        out[self.scale_index] *= by
-        return out
+    def scattered(self, u: np.ndarray) -> np.ndarray:
+        """Parameters anywhere within reason, from (n_par,) numbers between 0 and 1."""
+        par = np.zeros(self.n_par)
+        par[self.scale_index] = START * np.exp(WIDE * (2.0 * u[self.scale_index] - 1.0))
+        return par
 
     def canonical(self, par: np.ndarray) -> np.ndarray:
         """The representative with non-negative diagonal among parameters of the same Sigma."""
@@ -288,8 +291,10 @@ class Unstructured(Structure):
             out.append(near[self._row, self._col])
         return out
 
-    def scaled(self, par: np.ndarray, by: float) -> np.ndarray:
-        return by * par
+    def scattered(self, u: np.ndarray) -> np.ndarray:
+        par, below = super().scattered(u), self._row != self._col
+        par[below] = CROSS * np.median(par[self._diag]) * (2.0 * u[below] - 1.0)
+        return par
 
     def from_standard(self, par: np.ndarray) -> np.ndarray:
         if self.standard:
@@ -429,6 +434,11 @@ class Compound(Structure):
         pairs = relative.diagonal(1) / np.sqrt(relative.diagonal()[1:] * relative.diagonal()[:-1])
         rho = float(np.clip(pairs.mean(), 0.5 * self._limits[0][-1], 0.9))
         return np.append(sd.mean() if self.homogeneous else sd, rho)
+
+    def scattered(self, u: np.ndarray) -> np.ndarray:
+        par, (lower, upper) = super().scattered(u), self._limits
+        par[-1] = lower[-1] + u[-1] * (upper[-1] - lower[-1])
+        return par
 
     def _correlations(self, rho: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Correlation matrix and its first two derivatives in rho."""
@@ -586,20 +596,32 @@ class BlockCovariance:
                 out[-1][at] = piece
         return out
 
-    def probes(self, par: np.ndarray) -> list[np.ndarray]:
-        """Parameters far from ``par``: all random effects large, one term gone at a time, one that is gone back."""
-        pieces = self.split(par)
+    def scattered(self) -> list[np.ndarray]:
+        """A few starts spread over all parameters evenly: multiples of 1/g, 1/g^2 ... without their whole parts, where
+        g^(n + 1) = g + 1 (for one parameter the golden ratio)."""
+        n, g = sum(s.n_par for s in self.structures), 2.0
+        for _ in range(50):
+            g = (1.0 + g) ** (1.0 / (n + 1))
+        steps = g ** -np.arange(1.0, n + 1)
+        points = [(0.5 + k * steps) % 1.0 for k in range(1, min(SCATTERED, 2 + 2 * n) + 1)]
+        return [
+            _joined([s.scattered(u[at]) for s, at in zip(self.structures, self._par, strict=True)])
+            for u in points
+        ]
 
-        def rescaled(sizes: Sequence[float]) -> np.ndarray:
-            return _joined([s.scaled(p, by) for s, p, by in zip(self.structures, pieces, sizes, strict=True)])
+    def filled(self, par: np.ndarray) -> list[np.ndarray]:
+        """Starts off the scales that are zero, and farther off; a Sigma of full rank may fit better there.
 
-        terms = range(len(self.structures))
-        there = [bool(p[s.scale_index].any()) for s, p in zip(self.structures, pieces, strict=True)]
-        out = [rescaled([FAR] * len(terms))] if any(there) else []
-        out += [rescaled([float(t != gone) for t in terms]) for gone in terms if there[gone]]
-        for t in (t for t in terms if not there[t]):
-            s = self.structures[t]
-            out += [_joined([*pieces[:t], s.scaled(s.start(), by), *pieces[t + 1 :]]) for by in BACK]
+        Straight up from zero the criterion rises: the other scales have to grow with them.
+        """
+        index = self.scale_index()
+        zero = index[par[index] == 0.0]
+        if not 0 < len(zero) < len(index):
+            return []
+        out = []
+        for by in FILLED_AT:
+            out.append(by * par)
+            out[-1][zero] = FILLED * np.abs(out[-1][index]).max()
         return out
 
     @property

@@ -16,7 +16,6 @@ __all__ = ["Criterion", "covariance_of", "criterion_for"]
 
 EXACT = 16 * np.finfo(float).eps  # relative residual that is rounding of the response
 LOST = 1e-5  # part that V^-1 leaves of a column of X or of y, below which the criterion lacks digits
-SLACK = 2.0  # deviance units: a term whose absence costs less may be absent at another optimum
 MANY_STARTS_Q = 150  # random effects up to which several Newton runs cost a few milliseconds
 
 
@@ -67,19 +66,13 @@ class Criterion:
         found = self.covariance.rechart(par)
         return None if found is None else (Criterion(self.kernel, found[0], self.like), found[1])
 
-    def alternatives(self, par: np.ndarray) -> list[np.ndarray]:
-        """Other starts than the one that led to ``par``, where evaluations are cheap and another optimum is
-        possible."""
-        return self.covariance.alternatives(par) if self._small else []
+    def scattered(self) -> list[np.ndarray]:
+        """Starts from all over the parameters, where evaluations are cheap."""
+        return self.covariance.scattered() if self._small else []
 
-    def probes(self, par: np.ndarray) -> list[np.ndarray]:
-        """Points whose value alone would betray a lower optimum than ``par``, where evaluations are cheap."""
-        return self.covariance.probes(par) if self._small else []
-
-    @property
-    def slack(self) -> float:
-        """Deviance units by which a probe may be above an optimum and still be worth a run from it."""
-        return SLACK if len(self.covariance.structures) > 2 else 0.0
+    def filled(self, par: np.ndarray) -> list[np.ndarray]:
+        """Starts off the boundary on which ``par`` is, where evaluations are cheap."""
+        return self.covariance.filled(par) if self._small else []
 
     @property
     def _small(self) -> bool:

@@ -20,7 +20,7 @@ from .errors import FitError
 __all__ = ["Control", "Objective", "Optimum", "Status", "minimize"]
 
 SLOW = 20  # iterations after which another start is worth its price
-SHARP = 40.0  # deviance units of expected rise from which on a probe is not worth an evaluation
+SHARP = 1.5  # deviance units that zero scales are expected to cost, or other optima are looked for
 SNAP = 2e-3  # a scale below this is tried at exactly zero
 
 
@@ -93,15 +93,11 @@ class Objective(Protocol):
     def rechart(self, par: np.ndarray) -> tuple[Objective, np.ndarray] | None:
         """The objective in better coordinates and the parameters there, or None."""
 
-    def alternatives(self, par: np.ndarray) -> list[np.ndarray]:
-        """Other starts worth trying after a run that ended at ``par``."""
+    def scattered(self) -> list[np.ndarray]:
+        """Starts from all over the parameters; none if they would cost too much."""
 
-    def probes(self, par: np.ndarray) -> list[np.ndarray]:
-        """Points to evaluate after a run that ended at ``par``: one that is lower is a start."""
-
-    @property
-    def slack(self) -> float:
-        """By how much such a point may be higher and still be a start."""
+    def filled(self, par: np.ndarray) -> list[np.ndarray]:
+        """Starts off the boundary on which ``par`` is."""
 
 
 @dataclass(slots=True)
@@ -300,31 +296,18 @@ def _best(runs: list[_Run]) -> _Run:
     return next((run for run in close if run.status.ok), close[0])
 
 
-def _from_probes(best: _Run, scales: np.ndarray, control: Control) -> list[_Run]:
-    """A run from the lowest of the probes, if that is lower than the best run: then it was a local optimum.
-
-    With three terms or more also from one that is higher by up to ``objective.slack``: two terms may have to go
-    together, and no probe with one of them gone is lower.
-
-    Where the optimum is so sharp that its parabola rises by ``SHARP`` up to the probe, nothing is evaluated; what is
-    zero has no parabola that reaches far.
-    """
-    probes = []
-    for par in best.objective.probes(best.here.par):
-        step = np.where(best.here.par == 0.0, 0.0, par - best.here.par)
-        if float(step @ best.H @ step) < 2.0 * SHARP:
-            probes.append(best.attempt(par))
-    lowest = min(probes, key=lambda point: point.f, default=best.here)
-    if not probes or lowest.f >= best.here.f + best.objective.slack - 1e-9 * (1.0 + abs(best.here.f)):
-        return []
-    return [_run(best.objective, lowest.par, scales, control)]
+def _is_sharp(run: _Run, scales: np.ndarray) -> bool:
+    """Whether the parabola at an optimum says that no scale could be zero: then other optima are not expected."""
+    variances = np.linalg.pinv(run.H).diagonal()[scales]
+    rise = 0.5 * np.square(run.here.par[scales])
+    return bool((variances > 0).all() and (rise > SHARP * variances).all())
 
 
 def minimize(objective: Objective, start: np.ndarray, scales: np.ndarray, control: Control) -> Optimum:
     """The best of one or more Newton runs.
 
     ``scales`` are the positions of parameters whose zero is a boundary. Other starts are tried after a run that was
-    slow or failed, and where the objective sees a sign of a second optimum.
+    slow or failed, and where the optimum found is not sharp.
     """
     if not len(start):
         factor = objective.factor(start)
@@ -334,10 +317,12 @@ def minimize(objective: Objective, start: np.ndarray, scales: np.ndarray, contro
     if control.restarts:
         if runs[0].iterations > SLOW or not runs[0].status.ok:
             runs += [_run(objective, start * scale, scales, control) for scale in (0.3, 2.5)]
-        chart = _best(runs)
-        for other in chart.objective.alternatives(chart.here.par):
-            runs.append(_run(chart.objective, other, scales, control))
-        runs += _from_probes(_best(runs), scales, control)
+        best = _best(runs)
+        if not _is_sharp(best, scales):
+            runs += [_run(best.objective, other, scales, control) for other in best.objective.scattered()]
+            best = _best(runs)
+            filled = best.objective.filled(best.here.par)
+            runs += [_run(best.objective, other, scales, control) for other in filled]
     best = _best(runs)
     status = best.status
     if best.boundary and status is Status.CONVERGED:

@@ -9,7 +9,7 @@ import pytest
 from numpy.testing import assert_allclose
 
 import mmcore as mm
-from mmcore.covariance import Compound, Diagonal, Unstructured, cholesky_psd
+from mmcore.covariance import BlockCovariance, Compound, Diagonal, Unstructured, cholesky_psd
 
 TRUTH = json.loads((Path(__file__).parents[1] / "data" / "lme4_structures.json").read_text())["fits"]
 
@@ -172,3 +172,35 @@ def test_a_better_chart_puts_the_small_effect_last():
     assert (np.diff(pivots) < 0).all()
     assert better.rechart(new) is None
     assert_allclose(better.to_standard(new), par, rtol=1e-8)
+
+
+# --- other starts -------------------------------------------------------------------------------------------
+
+
+def test_scattered_starts_cover_every_parameter():
+    """Spread evenly: of any parameter, no half of its range is without one."""
+    covariance = BlockCovariance(
+        [[0, 1], [2]], [Unstructured(2), Diagonal(2, False), Compound(3, "cs", False)]
+    )
+    starts = np.array(covariance.scattered())
+    assert starts.shape == (8, 3 + 2 + 4)
+    scales = covariance.scale_index()
+    assert_allclose(np.abs(np.log(starts[:, scales] / 0.55)) <= 2.0, True)
+    for column in np.log(starts[:, scales] / 0.55).T:
+        assert column.min() < 0 < column.max()
+    assert starts[:, 1].min() < 0 < starts[:, 1].max()  # the covariance of the first two
+    assert starts[:, -1].min() > -0.5 and starts[:, -1].max() < 1.0  # a correlation that is possible
+    (first, *rest) = BlockCovariance([[0]], [Unstructured(1)]).scattered()
+    assert len(rest) == 3
+    assert_allclose(
+        first, 0.55 * np.exp(2 * (2 * (0.5 + 2 / (1 + 5**0.5) - 1) - 1)), rtol=1e-12
+    )  # golden ratio
+
+
+def test_filled_starts_have_full_rank():
+    covariance = BlockCovariance([[0]], [Unstructured(3)])
+    near, far = covariance.filled(np.array([2.0, -1.0, 0.5, 0.0, 0.0, 1.0]))
+    assert_allclose(near, [2.0, -1.0, 0.5, 0.6, 0.0, 1.0])
+    assert_allclose(far, [8.0, -4.0, 2.0, 2.4, 0.0, 4.0])
+    assert covariance.filled(np.array([2.0, 0, 0, 1.0, 0, 1.0])) == []  # nothing to fill
+    assert covariance.filled(np.zeros(6)) == []  # nothing to grow with
