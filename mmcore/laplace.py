@@ -21,6 +21,8 @@ from .families import Conditional
 from .pirls import Modes, find_joint_modes, find_modes, rows_product
 from .weighted import Blocks, System
 
+FAR_OFF = 3.0  # times the penalised deviance of the point before: a guess of the modes above that may be none
+
 __all__ = ["Laplace", "Point"]
 
 
@@ -66,8 +68,10 @@ class Laplace:
         Sigma = self.covariance.sigma(x[self.p :])
         self.evaluations += 1
         with np.errstate(all="ignore"):
-            v = self._guess(x, Sigma)
-            modes = find_modes(self.system, self.family, self.predictor(x), Sigma, v, tolerance)
+            v, most = self._guess(x, Sigma), np.inf
+            if self._last is not None:
+                most = FAR_OFF * (1.0 + self._last.modes.at.D + self._last.modes.penalty)
+            modes = find_modes(self.system, self.family, self.predictor(x), Sigma, v, tolerance, most)
         self.iterations += modes.iterations
         return modes
 

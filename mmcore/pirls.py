@@ -53,15 +53,23 @@ def moved(x: Blocks, step: Blocks, size: float) -> Blocks:
     return [a + size * b for a, b in zip(x, step, strict=True)]
 
 
-def _start(system: System, fixed: np.ndarray, Sigma: list[np.ndarray], v: Blocks | None, family: Conditional):
-    """(v, b, working) at the start; b = 0 when the given start is outside the domain."""
+def _start(
+    system: System, fixed: np.ndarray, Sigma: list[np.ndarray], v: Blocks | None, family: Conditional, most: float
+):
+    """(v, b, working) at the start; b = 0 where the given start is outside the domain, or is so far off that its
+    penalised deviance is above ``most`` and that of b = 0.
+    """
+    value = np.inf
     if v is not None:
         b = [np.matmul(S, x) for S, x in zip(Sigma, v, strict=True)]
-        at = family.at(fixed + system.times(b))
-        if np.isfinite(at.D):
-            return v, b, at
+        given = family.at(fixed + system.times(b))
+        value = given.D + dot(v, b)
+        if np.isfinite(value) and value <= most:
+            return v, b, given
     zero = [np.zeros((1, blk.K, blk.L)) for blk in system.blocks]
     at = family.at(fixed)
+    if np.isfinite(value) and value <= at.D:
+        return v, b, given
     if not np.isfinite(at.D):
         raise FitError(
             f"the fixed effects give means outside the domain of {family.family.label()}; "
@@ -77,14 +85,16 @@ def find_modes(
     Sigma: list[np.ndarray],
     v: Blocks | None = None,
     tolerance: float = 1e-18,
+    most: float = np.inf,
 ) -> Modes:
     """Modes at the linear predictor ``fixed`` = offset + X beta and the relative covariance Sigma.
 
-    ``v`` is a start (that of another Sigma will do). Stops when the Newton decrement is below ``tolerance``,
+    ``v`` is a start (that of another Sigma will do); b = 0 is tried beside it where its penalised deviance is above
+    ``most``. Stops when the Newton decrement is below ``tolerance``,
     in units of deviance, or at rounding. Raises FitError when no step lowers the penalised deviance.
     """
     canonical = family.family.is_canonical
-    v, b, at = _start(system, fixed, Sigma, v, family)
+    v, b, at = _start(system, fixed, Sigma, v, family, most)
     penalty = dot(v, b)
     previous = np.inf
     enough = (
@@ -184,7 +194,7 @@ def find_joint_modes(
     v.
     """
     gamma, v0 = start
-    v, b, at = _start(system, offset + gamma @ Q, Sigma, v0, family)
+    v, b, at = _start(system, offset + gamma @ Q, Sigma, v0, family, np.inf)
     penalty, previous = dot(v, b), np.inf
     for iteration in range(1, MAX_ITERATIONS + 1):
         dW, H = family.curvature(at)

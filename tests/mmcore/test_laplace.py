@@ -306,6 +306,24 @@ def test_nodes_are_those_of_the_normal_density():
         nodes_and_weights(101)
 
 
+def test_a_guess_of_the_modes_that_is_far_off_is_dropped():
+    """Means of e^60 take sixty steps and their rounding stays; means of e^200 never come back."""
+    from mmcore.errors import FitError
+    from mmcore.pirls import find_modes
+
+    objective, gamma, par, _ = problem("poisson", "log", "intercept")
+    x = np.concatenate([gamma, par])
+    Sigma = objective.covariance.sigma(par)
+    args = (objective.system, objective.family, objective.predictor(x), Sigma)
+    good = find_modes(*args, None, 1e-24)
+    far = [np.full((1, 1, 12), 200.0 / Sigma[0][0, 0])]
+    with np.errstate(all="ignore"), pytest.raises(FitError, match="not found in 200 iterations"):
+        find_modes(*args, far, 1e-24)
+    mended = find_modes(*args, far, 1e-24, most=3.0 * (1.0 + good.at.D + good.penalty))
+    assert mended.iterations == good.iterations
+    assert_allclose(mended.b[0], good.b[0], rtol=1e-14)
+
+
 def test_start_outside_the_domain_is_mended_or_refused():
     from mmcore.errors import FitError
     from mmcore.pirls import find_modes
