@@ -19,7 +19,7 @@ import pandas as pd
 from .agq import AdaptiveGaussHermite
 from .criterion import Criterion
 from .design import Design
-from .errors import MixedModelWarning, UnsupportedError
+from .errors import FitError, MixedModelWarning, UnsupportedError
 from .families import Family, NegativeBinomial
 from .fit import Fit, OptInfo, fit_design, fit_design_at
 from .glmprinting import glm_summary
@@ -155,7 +155,13 @@ class GeneralizedFit(Fit):
             information = (s.Q * s.at.W) @ s.Q.T
         else:
             information = s.objective.working_information(s.point.modes)
-        half = np.linalg.solve(np.linalg.cholesky(information), np.linalg.inv(s.R).T)
+        try:
+            half = np.linalg.solve(np.linalg.cholesky(information), np.linalg.inv(s.R).T)
+        except np.linalg.LinAlgError as error:
+            raise FitError(
+                "the information about the fixed effects is not positive definite at this fit: some means are at "
+                "their limit. Look for a factor level or a covariate that separates the responses"
+            ) from error
         return _readonly(half.T @ half)
 
     # ---- dispersion and likelihood ------------------------------------------------------------------------

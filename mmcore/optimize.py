@@ -20,7 +20,9 @@ from .errors import FitError
 __all__ = ["Control", "Objective", "Optimum", "Status", "minimize"]
 
 SLOW = 20  # iterations after which another start is worth its price
-SHARP = 1.5  # deviance units that zero scales are expected to cost, or other optima are looked for
+# Deviance units that a zero scale is expected to cost, with up to two parameters and with more; below, other optima are
+# looked for.
+SHARP = (1.5, 4.0)
 SNAP = 2e-3  # a scale below this is tried at exactly zero
 
 
@@ -50,7 +52,7 @@ class Status(Enum):
 class Control:
     """How hard to try."""
 
-    max_iterations: int = 100  # Newton steps per start
+    max_iterations: int = 100  # Newton steps per start; five times as many quasi-Newton steps of a GLMM
     # stop when this is left of g'H^-1 g, twice the drop to be had; where second-order matrices are Hessians a
     # thousandth of it, because there one more step is cheap and squares the error
     decrement: float = 1e-9
@@ -298,9 +300,10 @@ def _best(runs: list[_Run]) -> _Run:
 
 def _is_sharp(run: _Run, scales: np.ndarray) -> bool:
     """Whether the parabola at an optimum says that no scale could be zero: then other optima are not expected."""
+    least = SHARP[len(run.here.par) > 2]
     variances = np.linalg.pinv(run.H).diagonal()[scales]
     rise = 0.5 * np.square(run.here.par[scales])
-    return bool((variances > 0).all() and (rise > SHARP * variances).all())
+    return bool((variances > 0).all() and (rise > least * variances).all())
 
 
 def minimize(objective: Objective, start: np.ndarray, scales: np.ndarray, control: Control) -> Optimum:

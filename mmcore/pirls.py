@@ -54,7 +54,12 @@ def moved(x: Blocks, step: Blocks, size: float) -> Blocks:
 
 
 def _start(
-    system: System, fixed: np.ndarray, Sigma: list[np.ndarray], v: Blocks | None, family: Conditional, most: float
+    system: System,
+    fixed: np.ndarray,
+    Sigma: list[np.ndarray],
+    v: Blocks | None,
+    family: Conditional,
+    most: float,
 ):
     """(v, b, working) at the start; b = 0 where the given start is outside the domain, or is so far off that its
     penalised deviance is above ``most`` and that of b = 0.

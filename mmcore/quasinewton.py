@@ -21,6 +21,9 @@ from .optimize import Control, Status
 __all__ = ["Result", "hessian_by_differences", "quasi_newton"]
 
 REFRESH = 2  # steps that start from the expected Hessian instead of the updated one
+PER_NEWTON = (
+    5  # quasi-Newton steps allowed for one of Newton's: along the ridge of a singular optimum they are many
+)
 DECREMENT = 1e-10  # stop when g'B^-1 g falls below this: twice the deviance still to be had
 LEFT = 1e-3  # ... and the last step, at the rate of fall so far, is to leave less than this part of that tolerance
 ZERO = 2e-3  # a scale below this is tried at exactly zero
@@ -121,7 +124,7 @@ def _descend(objective: Objective, x: np.ndarray, control: Control, box: Box) ->
     tolerance = control.decrement or DECREMENT
     g, B = objective.gradient(here), objective.expected_hessian(here)
     fresh, previous = True, 0.0
-    for iteration in range(1, control.max_iterations + 1):
+    for iteration in range(1, PER_NEWTON * control.max_iterations + 1):
         step, decrement = _step(B, g, _held(here.x, g, box))
         rate = min(1.0, decrement / previous) if previous > 0.0 else 1.0
         previous = decrement
@@ -143,7 +146,7 @@ def _descend(objective: Objective, x: np.ndarray, control: Control, box: Box) ->
             B = objective.expected_hessian(there)
         B = _update(B, there.x - here.x, g_new - g)
         here, g, fresh = there, g_new, False
-    return _Run(here, g, Status.MAX_ITERATIONS, control.max_iterations)
+    return _Run(here, g, Status.MAX_ITERATIONS, PER_NEWTON * control.max_iterations)
 
 
 def _within(x: np.ndarray, box: Box) -> np.ndarray:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from ..covariance import cholesky_psd
+from ..errors import FitError
+from .common import TOO_LARGE
 
 __all__ = ["determinant_and_inverse", "eliminate", "half", "left", "shrink"]
 
@@ -53,7 +55,7 @@ def eliminate(
         return _eliminate_two(D, Sigma)
     Lambda = cholesky_psd(Sigma) if root is None else root
     by_level, M = _penalised(D, Lambda)
-    logdet = float(np.log(np.linalg.cholesky(M).diagonal(axis1=1, axis2=2)).sum()) * 2.0
+    logdet = float(np.log(_cholesky(M).diagonal(axis1=1, axis2=2)).sum()) * 2.0
     K = Lambda @ np.linalg.inv(M) @ Lambda.T
     T_inv = -(by_level @ K)
     T_inv.reshape(len(M), -1)[:, :: k + 1] += 1.0
@@ -68,13 +70,21 @@ def _penalised(D: np.ndarray, Lambda: np.ndarray) -> tuple[np.ndarray, np.ndarra
     return by_level, M
 
 
+def _cholesky(M: np.ndarray) -> np.ndarray:
+    """(L, K, K) lower factors."""
+    try:
+        return np.linalg.cholesky(M)
+    except np.linalg.LinAlgError as error:
+        raise FitError(TOO_LARGE) from error
+
+
 def half(D: np.ndarray, Lambda: np.ndarray) -> np.ndarray:
     """(K, K, L) H = L^-1 Lambda' per level, L L' = I + Lambda'D Lambda: H'H = (Sigma^-1 + D)^-1.
 
     To be applied as H'(H u): where random effects are large, H'H u of a matrix formed first has no digits left.
     """
     M = _penalised(D, Lambda)[1]
-    H = np.linalg.solve(np.linalg.cholesky(M), Lambda.T)
+    H = np.linalg.solve(_cholesky(M), Lambda.T)
     return np.ascontiguousarray(H.transpose(1, 2, 0))
 
 
