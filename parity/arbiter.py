@@ -15,7 +15,6 @@ import numpy as np
 from parity.case import Case
 from parity.compare import WHOLE_MODEL, Row, joined
 from parity.engine import Engine
-from parity.measures import YARDSTICKS
 from parity.policy import Policy
 from parity.quantities import Lane
 from parity.results import Results
@@ -72,10 +71,10 @@ def arbitrate(
 def _proofs(
     case: Case, engine: Engine, arbiter: Engine, lane: Lane, doubted: Sequence[str], policy: Policy
 ) -> dict[str, Row]:
-    """The engine's quantities judged by the arbiter; the yardsticks and the criterion are asked for too."""
+    """The engine's quantities judged by the arbiter, and its criterion."""
     if not doubted:
         return {}
-    names = tuple(dict.fromkeys([*doubted, "criterion", *YARDSTICKS]))
+    names = tuple(dict.fromkeys([*doubted, "criterion"]))
     return {row.quantity: row for row in run_case(case, engine, (arbiter,), (lane,), names, policy).rows}
 
 

@@ -21,6 +21,7 @@ from parity.case import Case
 from parity.compare import Pair, Row, apply_known, compare, optima_differ
 from parity.engine import Engine, lacking, one_blas_thread, point
 from parity.known import Known
+from parity.measures import YARDSTICKS
 from parity.policy import Policy, default_policy
 from parity.quantities import NAMES, REGISTRY, Lane, of_kind
 from parity.results import Results
@@ -173,10 +174,10 @@ def run_case(
 
 
 # The yardsticks of the measures, and what judges the optimum, are asked for whatever the user wants to see.
-_ALWAYS = (
-    "n_obs", "p_fixed", "q_random", "y_response", "x_column_moments", "z_rows", "criterion", "theta",
-    "lambda_crossprod", "fixef", "se_fixef", "vcov_fixef", "size",
-)  # fmt: skip
+_ALWAYS = {
+    "n_obs", "p_fixed", "q_random", "x_column_moments", "z_rows", "criterion", "theta", "lambda_crossprod", "fixef",
+    "size", *YARDSTICKS,
+}  # fmt: skip
 
 
 def _wanted(quantities: Sequence[str]) -> tuple[str, ...]:

@@ -1,20 +1,24 @@
 """The loop: what breaks costs its case only, an interruption keeps what was done, nothing is no success."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from parity import check_engine
+from parity.bundle import find_case
 from parity.case import Case, load_cases, select
-from parity.engine import EngineError
+from parity.engine import EngineError, load
 from parity.known import KnownError
 from parity.quantities import DESIGN
 from parity.references import references
 from parity.results import Results, Value, scalar
 from parity.run import run
 from parity.verdicts import Verdict
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def _cases(*names):
@@ -129,6 +133,16 @@ def test_only_the_quantities_asked_for_are_shown(fake):
     assert {(row.lane, row.quantity) for row in report.rows} == {
         ("at_theta", "fixef"), ("optimum", "fixef"), ("optimum", "theta"),
     }  # fmt: skip
+
+
+def test_a_gate_does_not_depend_on_what_else_is_asked_for():
+    """Its width is read off yardsticks of the reference: they are asked for with every quantity."""
+    case = find_case(str(ROOT / "tests" / "regressions" / "fuzz-0ed46029cd58.json"))
+    name = "cooks_distance_marginal_group"
+    sides = load("mmcore"), [load("first-principles")]
+    (alone,) = run([case], *sides, lanes=["at_theta"], quantities=[name]).rows
+    (among,) = (row for row in run([case], *sides, lanes=["at_theta"]).rows if row.quantity == name)
+    assert alone.gate == among.gate > 2e-9
 
 
 def test_lane_default_needs_a_reference_that_can_stop_there(fake):
