@@ -599,14 +599,14 @@ def _warn(fit: Fit) -> Fit:
     if not fit.converged:
         warnings.warn(ConvergenceWarning(fit.status.value), stacklevel=3)
     elif fit.is_singular:
-        warnings.warn(
-            SingularWarning(
-                f"boundary (singular) fit: a variance of {', '.join(fit.singular_terms())} is zero or a "
-                "correlation is +-1"
-            ),
-            stacklevel=3,
-        )
+        warnings.warn(singular_warning(fit), stacklevel=3)
     return fit
+
+
+def singular_warning(fit: Fit) -> SingularWarning:
+    """What to say of a fit on the boundary."""
+    names = ", ".join(fit.singular_terms())
+    return SingularWarning(f"boundary (singular) fit: a variance of {names} is zero or a correlation is +-1")
 
 
 def lmer(

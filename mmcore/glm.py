@@ -14,7 +14,6 @@ from .errors import (
     ConvergenceWarning,
     MixedModelWarning,
     SeparationWarning,
-    SingularWarning,
     UnsupportedError,
 )
 from .families import Family, Gaussian, family_named
@@ -182,13 +181,7 @@ def _warned(fit: GeneralizedFit) -> GeneralizedFit:
         if not said:
             warnings.warn(ConvergenceWarning(_why_not(fit)), stacklevel=3)
     elif fit.is_mixed and fit.is_singular:
-        names = [
-            n
-            for n, t in zip(fit.varcorr, fit.Lambda, strict=True)
-            if np.abs(np.diag(t)).min() < linear.SINGULAR
-        ]
-        message = f"boundary (singular) fit: a variance of {', '.join(names)} is zero or a correlation is +-1"
-        warnings.warn(SingularWarning(message), stacklevel=3)
+        warnings.warn(linear.singular_warning(fit), stacklevel=3)
     elif fit.status is Status.CONVERGED_BOUNDARY and fit.solution.size_estimated:
         message = (
             f"the data are not overdispersed: theta of the negative binomial family grows without end "
