@@ -298,11 +298,11 @@ glmm_boundary <- function(problem, found) {
   found
 }
 
-# Gradient and Hessian by central differences of fourth order with steps of a fiftieth of a standard error. A negative
+# Gradient and Hessian by central differences of fourth order with steps of a hundredth of a standard error. A negative
 # diagonal of Lambda is the same model, so that no step leaves the domain.
 differences <- function(f, x, scale) {
   d <- length(x)
-  h <- 0.02 * scale
+  h <- 0.01 * scale
   at <- function(...) {
     moves <- list(...)
     y <- x
