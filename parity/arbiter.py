@@ -16,7 +16,7 @@ from parity.case import Case
 from parity.compare import WHOLE_MODEL, Row, joined
 from parity.engine import Engine
 from parity.policy import Policy
-from parity.quantities import Lane
+from parity.quantities import REGISTRY, Lane
 from parity.results import Results
 from parity.run import ask, run_case
 from parity.verdicts import Verdict
@@ -87,9 +87,13 @@ def _proof(row: Row) -> str:
 
 
 def _better(row: Row, proof: Row | None, criterion: Row | None) -> Row:
-    if proof is None or criterion is None or proof.outcome != "pass" or criterion.outcome != "pass":
+    """What lane at_theta does not compare, theta itself, has its proof in the criterion."""
+    itself = "at_theta" not in REGISTRY[row.quantity].lanes
+    if any(found is None or found.outcome != "pass" for found in (criterion, criterion if itself else proof)):
         return row
-    said = f"proved at the engine's theta: the criterion, and {_proof(proof)}"
+    said = "proved at the engine's theta: the criterion"
+    if proof is not None:
+        said += f", and {_proof(proof)}"
     return replace(row, verdict=Verdict.BETTER_THAN_REFERENCE, message=joined(row.message, said))
 
 
