@@ -66,7 +66,12 @@ def lower_factor(A: np.ndarray) -> np.ndarray:
     """Lower triangular L with L L' = A A', from A itself: forming A A' would lose half the digits."""
     if len(A) == 1:
         return np.abs(A)
-    return np.tril(dgeqrf(A.T)[0].T)
+    return dgeqrf(A.T)[0].T * _lower(len(A))
+
+
+@lru_cache(maxsize=32)
+def _lower(k: int) -> np.ndarray:
+    return np.tri(k)
 
 
 def _triangle_names(effects: Sequence[str]) -> list[str]:
@@ -88,6 +93,7 @@ class Structure:
     n_theta: int
     bounds: tuple[np.ndarray, np.ndarray] | None = None  # lower and upper limits of ``par``
     frame: np.ndarray | None = None  # (k, k) C with b = C b~; None for the identity
+    lower_root = True  # whether ``root`` is lower triangular
 
     def start(self, relative: np.ndarray | None = None) -> np.ndarray:
         """Parameters to start from: near the (k, k) covariance ``relative`` in the chart, or some usual ones."""
@@ -199,6 +205,7 @@ class Unstructured(Structure):
         self.n_theta = self.n_par
         self.chart, self.frame = chart, frame
         self.standard = chart is None and frame is None
+        self.lower_root = chart is None or not np.triu(chart, 1).any()
         self._row, self._col, self._diag, base, self._same_column = _triangle_tensors(k)
         if chart is not None and k > 1:
             base = np.matmul(chart, np.matmul(chart, base.reshape(self.n_par, k, k**3)).reshape(-1, k, k**2))
@@ -645,7 +652,9 @@ class BlockCovariance:
 
         Triangular, because with large effects that are nearly alike I + L'Z'ZL is well scaled then, and only then.
         """
-        return self._block_diagonal(par, lambda structure, piece: lower_factor(structure.root(piece)))
+        return self._block_diagonal(
+            par, lambda s, piece: s.root(piece) if s.lower_root else lower_factor(s.root(piece))
+        )
 
     def _block_diagonal(
         self, par: np.ndarray, of: Callable[[Structure, np.ndarray], np.ndarray]

@@ -56,6 +56,7 @@ class Laplace:
         self.p = len(Q)
         self.evaluations = 0
         self.iterations = 0
+        self.n_random = sum(block.K * block.L for block in system.blocks)
         self._scalar = all(block.K == 1 for block in system.blocks)
         self._last: Point | None = None  # where the next search for modes starts
 

@@ -17,7 +17,7 @@ from scipy.linalg.lapack import dsyevd
 
 from .errors import FitError
 
-__all__ = ["Control", "Objective", "Optimum", "Status", "minimize"]
+__all__ = ["Control", "Objective", "Optimum", "Status", "is_sharp", "minimize"]
 
 SLOW = 20  # iterations after which another start is worth its price
 # Deviance units that a zero scale is expected to cost, with up to two parameters and with more; below, other optima are
@@ -298,11 +298,11 @@ def _best(runs: list[_Run]) -> _Run:
     return next((run for run in close if run.status.ok), close[0])
 
 
-def _is_sharp(run: _Run, scales: np.ndarray) -> bool:
+def is_sharp(par: np.ndarray, H: np.ndarray, scales: np.ndarray) -> bool:
     """Whether the parabola at an optimum says that no scale could be zero: then other optima are not expected."""
-    least = SHARP[len(run.here.par) > 2]
-    variances = np.linalg.pinv(run.H).diagonal()[scales]
-    rise = 0.5 * np.square(run.here.par[scales])
+    least = SHARP[len(par) > 2]
+    variances = np.linalg.pinv(H).diagonal()[scales]
+    rise = 0.5 * np.square(par[scales])
     return bool((variances > 0).all() and (rise > least * variances).all())
 
 
@@ -321,7 +321,7 @@ def minimize(objective: Objective, start: np.ndarray, scales: np.ndarray, contro
         if runs[0].iterations > SLOW or not runs[0].status.ok:
             runs += [_run(objective, start * scale, scales, control) for scale in (0.3, 2.5)]
         best = _best(runs)
-        if not _is_sharp(best, scales):
+        if not is_sharp(best.here.par, best.H, scales):
             runs += [_run(best.objective, other, scales, control) for other in best.objective.scattered()]
             best = _best(runs)
             filled = best.objective.filled(best.here.par)

@@ -16,7 +16,7 @@ from scipy.linalg.lapack import dpotrf, dpotrs, dsyevd
 from .covariance import BlockCovariance
 from .errors import FitError
 from .laplace import Point
-from .optimize import Control, Status
+from .optimize import Control, Status, is_sharp
 
 __all__ = ["Result", "hessian_by_differences", "quasi_newton"]
 
@@ -27,7 +27,7 @@ PER_NEWTON = (
 DECREMENT = 1e-10  # stop when g'B^-1 g falls below this: twice the deviance still to be had
 LEFT = 1e-3  # ... and the last step, at the rate of fall so far, is to leave less than this part of that tolerance
 ZERO = 2e-3  # a scale below this is tried at exactly zero
-MANY = 8  # scales up to which other starts are tried after a singular run
+MANY = 150  # random effects up to which other starts are tried
 NEAR = 0.05  # a scale below this may be held by the false boundary
 ROUGH = 1e-10  # tolerance of the modes at a start
 TIGHT = 1e-24  # tolerance of the modes where the last digits are wanted
@@ -41,6 +41,7 @@ class Objective(Protocol):
 
     p: int  # leading entries of x that are not covariance parameters
     covariance: BlockCovariance
+    n_random: int  # random effects in all
 
     def at(self, x: np.ndarray, tolerance: float = ...) -> Point: ...
 
@@ -273,20 +274,14 @@ def _beside_boundary(objective: Objective, point: Point) -> Point | None:
 
 
 def _other_starts(objective: Objective, point: Point) -> list[np.ndarray]:
-    """Starts with one term large and the others small, where a scale vanished: other optima hide there."""
-    scales = [s.scale_index for s in objective.covariance.structures]
-    index = objective.p + objective.covariance.scale_index()
-    if len(index) < 2 or len(index) > MANY or not len(_small_scales(objective, point.x, ZERO)):
+    """Starts from all over the covariance parameters, where the optimum found is not sharp and runs are cheap."""
+    p, covariance = objective.p, objective.covariance
+    scales, par = covariance.scale_index(), point.x[p:].copy()
+    if objective.n_random > MANY or is_sharp(par, objective.expected_hessian(point)[p:, p:], scales):
         return []
-    term = np.repeat(np.arange(len(scales)), [len(s) for s in scales])
-    fresh = point.x.copy()
-    fresh[objective.p :] = objective.covariance.start()
-    out = []
-    for t in range(len(scales)) if len(scales) > 1 else ():
-        x = fresh.copy()
-        x[index] = np.where(term == t, 1.0, 0.1)
-        out.append(x)
-    return out or [fresh]
+    par[scales[np.abs(par[scales]) < ZERO]] = 0.0
+    starts = [*covariance.scattered(), *covariance.filled(par)]
+    return [np.concatenate([point.x[:p], other]) for other in starts]
 
 
 def _attempt(objective: Objective, x: np.ndarray, control: Control, box: Box) -> _Run | None:

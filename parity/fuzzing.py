@@ -172,7 +172,9 @@ def run_replay(wanted: str, engine_name: str, reference_name: str, *, echo: Echo
         counts[str(row.verdict)] = counts.get(str(row.verdict), 0) + 1
     echo(", ".join(f"{number} {verdict}" for verdict, number in sorted(counts.items())))
     if judged.flat:
-        echo(f"{judged.flat} of them on a flat criterion: each side stopped elsewhere on it, and that is no finding")
+        echo(
+            f"{judged.flat} of them on a flat criterion: each side stopped elsewhere on it, and that is no finding"
+        )
     for row in judged.rows:
         if row.outcome in ("fail", "infrastructure"):
             values = f"{row.got!r} against {row.want!r}" if row.got is not None else ""

@@ -132,25 +132,21 @@ class DenseFactor:
         e = Rt[p]  # carries sqrt(per_rss)
         if kernel.scalar:
             return self._scalar_derivatives(E, W, ZPZ, e)
-        G, WE, eE = [], [], []
+        n_par, at, G = sum(map(len, E)), 0, []
+        WE, eE = np.zeros((n_par, q, q)), np.zeros((n_par, q))
         for j, block in enumerate(kernel.blocks):
-            s = slice(kernel.starts[j], kernel.starts[j + 1])
+            s, a = slice(kernel.starts[j], kernel.starts[j + 1]), slice(at, at + len(E[j]))
             K, L = block.K, block.L
             own = W[s, s].reshape(L, K, L, K)
             levels = np.arange(L)
             e_levels = e[s].reshape(L, K)
             G.append(own[levels, :, levels, :].sum(axis=0) - e_levels.T @ e_levels)
-            for Ea in E[j]:
-                full = np.zeros((q, q))
-                full[:, s] = np.matmul(W[:, s].reshape(q, L, K), Ea).reshape(q, L * K)
-                WE.append(full)
-                vector = np.zeros(q)
-                vector[s] = (e_levels @ Ea).ravel()
-                eE.append(vector)
-        H = -np.array([[np.sum(a * b.T) for b in WE] for a in WE])
-        F = np.array(eE)
-        quadratic = F @ e  # per_rss q_a
-        H += 2.0 * F @ ZPZ @ F.T - (prof.curl / prof.per_rss**2) * np.outer(quadratic, quadratic)
+            WE[a, :, s] = np.matmul(W[:, s].reshape(q, L, K), E[j][:, None]).reshape(-1, q, L * K)
+            eE[a, s] = np.matmul(e_levels, E[j]).reshape(-1, L * K)
+            at = a.stop
+        H = -WE.reshape(n_par, -1) @ WE.transpose(0, 2, 1).reshape(n_par, -1).T
+        quadratic = eE @ e  # per_rss q_a
+        H += 2.0 * eE @ ZPZ @ eE.T - (prof.curl / prof.per_rss**2) * np.outer(quadratic, quadratic)
         return [0.5 * (g + g.T) for g in G], 0.5 * (H + H.T)
 
     def _scalar_derivatives(
