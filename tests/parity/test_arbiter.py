@@ -117,6 +117,25 @@ def test_a_lower_optimum_whose_numbers_are_proved_where_it_is_is_better():
     assert f"proved at the engine's theta: the criterion, and : {float(proved)!r}" in row.message
 
 
+def test_theta_of_a_lower_optimum_is_proved_by_the_criterion_there():
+    """Lower by too little for the gate of optima; theta is not compared where theta is given."""
+    case = case_of(Spec(levels=8, rows=4, spread=3))
+    own = MMCORE.run(case, ["theta", "criterion"])
+
+    class Short(Off):
+        def run(self, case, quantities, theta=None):
+            found = super().run(case, quantities, own.theta * 1.0003 if theta is None else theta)
+            return replace(found, converged=True)
+
+    (row,) = run_case(case, MMCORE, (Short("sigma", 0.0),), ("optimum",), ("theta",), POLICY).rows
+    assert row.verdict is Verdict.DISAGREE and -1e-6 < row.deviance_gap < -1e-7
+    (proved,) = arbitrate(case, (row,), MMCORE, NoOptimum(), None, POLICY)
+    assert proved.verdict is Verdict.BETTER_THAN_REFERENCE
+    assert proved.message.endswith("proved at the engine's theta: the criterion")
+    (open_still,) = arbitrate(case, (row,), Off("criterion", 1e-3), NoOptimum(), None, POLICY)
+    assert open_still.verdict is Verdict.DISAGREE
+
+
 def test_a_lower_optimum_with_a_wrong_number_stays_wrong():
     _, rows = _judged(Off("sigma", 1e-3), Lost("sigma", -1e-3), "optimum", NoOptimum())
     assert rows["sigma"].verdict is Verdict.DISAGREE
