@@ -8,6 +8,7 @@ leaves out.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Protocol
@@ -291,6 +292,15 @@ def _run(objective: Objective, start: np.ndarray, scales: np.ndarray, control: C
     return run
 
 
+def _runs(objective: Objective, starts: list[np.ndarray], scales: np.ndarray, control: Control) -> list[_Run]:
+    """A run from each start at which the model does not break down."""
+    runs = []
+    for start in starts:
+        with suppress(FitError):
+            runs.append(_run(objective, start, scales, control))
+    return runs
+
+
 def _best(runs: list[_Run]) -> _Run:
     """The first run that converged to the least value, up to rounding; a failed run only if it is lower."""
     least = min(run.here.f for run in runs)
@@ -300,6 +310,8 @@ def _best(runs: list[_Run]) -> _Run:
 
 def is_sharp(par: np.ndarray, H: np.ndarray, scales: np.ndarray) -> bool:
     """Whether the parabola at an optimum says that no scale could be zero: then other optima are not expected."""
+    if not np.isfinite(H).all():
+        return False
     least = SHARP[len(par) > 2]
     variances = np.linalg.pinv(H).diagonal()[scales]
     rise = 0.5 * np.square(par[scales])
@@ -322,10 +334,9 @@ def minimize(objective: Objective, start: np.ndarray, scales: np.ndarray, contro
             runs += [_run(objective, start * scale, scales, control) for scale in (0.3, 2.5)]
         best = _best(runs)
         if not is_sharp(best.here.par, best.H, scales):
-            runs += [_run(best.objective, other, scales, control) for other in best.objective.scattered()]
+            runs += _runs(best.objective, best.objective.scattered(), scales, control)
             best = _best(runs)
-            filled = best.objective.filled(best.here.par)
-            runs += [_run(best.objective, other, scales, control) for other in filled]
+            runs += _runs(best.objective, best.objective.filled(best.here.par), scales, control)
     best = _best(runs)
     status = best.status
     if best.boundary and status is Status.CONVERGED:

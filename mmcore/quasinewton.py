@@ -21,9 +21,7 @@ from .optimize import Control, Status, is_sharp
 __all__ = ["Result", "hessian_by_differences", "quasi_newton"]
 
 REFRESH = 2  # steps that start from the expected Hessian instead of the updated one
-PER_NEWTON = (
-    5  # quasi-Newton steps allowed for one of Newton's: along the ridge of a singular optimum they are many
-)
+PER_NEWTON = 5  # steps allowed for one of Newton's: along the ridge of a singular optimum they are many
 DECREMENT = 1e-10  # stop when g'B^-1 g falls below this: twice the deviance still to be had
 LEFT = 1e-3  # ... and the last step, at the rate of fall so far, is to leave less than this part of that tolerance
 ZERO = 2e-3  # a scale below this is tried at exactly zero

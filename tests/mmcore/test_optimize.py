@@ -342,6 +342,30 @@ def test_a_trailing_dimension_beyond_dense_algebra_is_refused_before_memory_is_s
     assert peak < 100e6
 
 
+def test_a_start_at_which_the_model_breaks_down_costs_nothing_else(monkeypatch):
+    """Singular: four scattered starts follow, and one more that cannot be evaluated."""
+    from mmcore.covariance import BlockCovariance
+    from mmcore.criterion import Criterion
+
+    def fitted():
+        with pytest.warns(mm.SingularWarning):
+            fit = mm.lmer("Yield ~ 1 + (1 | Batch)", mm.load_dataset("Dyestuff2"))
+        return fit.criterion, fit.optinfo.starts
+
+    before = fitted()
+    scattered, factor = BlockCovariance.scattered, Criterion.factor
+
+    def breaks_down(self, par):
+        if par[0] == -7.0:
+            raise FitError("on purpose")
+        return factor(self, par)
+
+    monkeypatch.setattr(BlockCovariance, "scattered", lambda self: [np.array([-7.0]), *scattered(self)])
+    monkeypatch.setattr(Criterion, "factor", breaks_down)
+    assert fitted() == before
+    assert before[1] == 5
+
+
 def test_optima_on_both_sides_of_a_hill_are_found():
     """Weights over eight decades: in some of these the criterion has a minimum at zero and a lower one inside, or the
     other way round. A grid of theta over eight decades, fixed and free of any optimizer, is never lower."""
