@@ -172,6 +172,10 @@ class Conditional:
             return dW, at.W
         return dW, at.W - self.w * (self.y - at.mu) * bend
 
+    def residuals(self, at: Working) -> tuple[np.ndarray, np.ndarray]:
+        """(n,) y - mu and (n,) V(mu)."""
+        return self.y - at.mu, self.family.variance(at.mu)
+
     def deviance_terms(self, at: Working) -> np.ndarray:
         """(n,) w d(y, mu), never negative."""
         return np.maximum(self.w * self.family.unit_deviance(self.y, at.mu), 0.0)
@@ -330,6 +334,10 @@ class _BinomialConditional(Conditional):
         bend = at.m2 / at.V - q1 * q1 * (c - at.mu)  # d(mu' / V) / deta
         dW = self.w * (bend * at.m1 + q1 * at.m2)
         return dW, at.W - (self.wy * c - (self.w - self.wy) * at.mu) * bend
+
+    def residuals(self, at: Working) -> tuple[np.ndarray, np.ndarray]:
+        c = self.family.link.complement(at.eta)  # 1 - mu would be zero where mu rounds to one
+        return self.y * c - (1.0 - self.y) * at.mu, at.mu * c
 
     def deviance_terms(self, at: Working) -> np.ndarray:
         return np.maximum(

@@ -427,16 +427,15 @@ class GeneralizedFit(Fit):
         ``response`` y - mu; ``pearson`` sqrt(w) (y - mu) / sqrt(V); ``working`` (y - mu) / mu'; ``deviance``
         the signed root of the row's deviance. ``scaled`` divides by sigma.
         """
-        at, y, w = self.solution.at, self.design.y, self.solution.conditional.w
-        if type == "response":
-            values = y - at.mu
-        elif type == "pearson":
-            values = np.sqrt(w) * (y - at.mu) / np.sqrt(self.family.variance(at.mu))
+        at, conditional = self.solution.at, self.solution.conditional
+        values, V = conditional.residuals(at)
+        if type == "pearson":
+            values = values * np.sqrt(conditional.w / V)
         elif type == "working":
-            values = (y - at.mu) / self.family.link.slopes(at.eta, at.mu)[0]
+            values = values / self.family.link.slopes(at.eta, at.mu)[0]
         elif type == "deviance":
-            values = np.sign(y - at.mu) * np.sqrt(self.solution.conditional.deviance_terms(at))
-        else:
+            values = np.sign(values) * np.sqrt(conditional.deviance_terms(at))
+        elif type != "response":
             raise UnsupportedError(
                 f"resid(type={type!r}) is not one of 'response', 'pearson', 'deviance', 'working'"
             )

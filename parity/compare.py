@@ -127,7 +127,17 @@ def _whole_model(pair: Pair) -> Row | None:
         return _row(pair, WHOLE_MODEL, Verdict.UNSUPPORTED, f"{ours.engine}: {ours.message}")
     if ours.status != "ok":
         return _row(pair, WHOLE_MODEL, Verdict.ENGINE_ERROR, f"{ours.engine} ({ours.status}): {ours.message}")
+    if _is_nan(theirs) and not _is_nan(ours):
+        return _row(
+            pair, WHOLE_MODEL, Verdict.REFERENCE_ERROR, f"{theirs.engine}: the criterion is not a number"
+        )
     return None
+
+
+def _is_nan(results: Results) -> bool:
+    """Whether a model has a criterion that is no number: then nothing else of it is worth comparing."""
+    criterion = results.values.get("criterion")
+    return criterion is not None and bool(np.isnan(criterion.values).any())
 
 
 def _refusal(pair: Pair) -> Row:

@@ -264,7 +264,8 @@ def _is_flat(row: Row, rows: tuple[Row, ...]) -> bool:
     ):
         return False
     of_the_optimum = row.verdict in (Verdict.DISAGREE, Verdict.SINGULAR_DIFFERS)
-    same_algebra = all(other.outcome != "fail" for other in rows if other.lane == "at_theta")
+    elsewhere = [other.outcome for other in rows if other.lane == "at_theta"]
+    same_algebra = bool(elsewhere) and "fail" not in elsewhere  # a glm has no theta: nothing is explained
     return of_the_optimum and same_algebra and REGISTRY[row.quantity].group != "design"
 
 

@@ -29,7 +29,9 @@ optimisation_problem <- function(parsed) {
     value = function(theta) {
       calls <<- calls + 1L
       value <- tryCatch(parsed$devfun(theta), error = function(e) NaN)
-      if (is.nan(value)) UNREACHABLE else value
+      if (!is.nan(value)) return(value)
+      forget_steps(environment(parsed$devfun)$pp)
+      UNREACHABLE
     },
     count = function() calls,
     start = parsed$reTrms$theta,
@@ -40,6 +42,13 @@ optimisation_problem <- function(parsed) {
 }
 
 UNREACHABLE <- 1e100
+
+# lme4 starts an evaluation from its last steps of the effects times zero: after one that was NaN all others are, unless
+# the steps are forgotten.
+forget_steps <- function(pp) {
+  pp$setDelb(numeric(length(pp$delb)))
+  pp$setDelu(numeric(length(pp$delu)))
+}
 
 # --- where to start ---------------------------------------------------------------------------------------------
 

@@ -26,3 +26,11 @@ plain_constructor <- function(x, levels, ordered) factor(x, levels = levels, ord
 same_factor <- function(column, x, levels, ordered) {
   identical(data_column(column), plain_constructor(x, levels, ordered))
 }
+
+# lme4's criterion before a theta that it cannot evaluate, there, and after it.
+criterion_around_nan <- function() {
+  parsed <- lme4::lFormula(Reaction ~ Days + (Days | Subject), lme4::sleepstudy)
+  parsed$devfun <- do.call(lme4::mkLmerDevfun, parsed[c("fr", "X", "reTrms", "REML")])
+  value <- optimisation_problem(parsed)$value
+  c(value(c(1, 0, 1)), value(c(NaN, 0, 1)), value(c(1, 0, 1)))
+}

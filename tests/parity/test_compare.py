@@ -394,6 +394,21 @@ def test_a_pattern_is_out_of_date_only_when_nothing_it_covers_differs(case, fake
     assert stale["ranef"] is Verdict.KNOWN_BUT_AGREES
 
 
+def test_a_reference_without_a_criterion_has_judged_nothing(case, fake, change):
+    """Its other numbers are NaN as well: undefined one by one, they would pass for an answer."""
+    broken = fake("theirs", lambda r: change.values(r, criterion=scalar(np.nan)))
+    (row,) = run([case], fake("ours"), [broken], lanes=["at_theta"]).rows
+    assert row.verdict is Verdict.REFERENCE_ERROR
+    assert "not a number" in row.message
+    both = run(
+        [case],
+        fake("ours", lambda r: change.values(r, criterion=scalar(np.nan))),
+        [broken],
+        lanes=["at_theta"],
+    )
+    assert len(both.rows) > 1
+
+
 # --- measures -----------------------------------------------------------------------------------------------
 
 

@@ -1,6 +1,7 @@
 """The R side: equal numbers by both ways in, first principles against literal deletion, what R refuses."""
 
 import re
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -173,6 +174,15 @@ def test_the_polished_model_is_the_model_at_its_theta(lme4, name):
     again = lme4.run(CASES[name], NAMES, theta=polished.theta)
     for quantity, value in polished.values.items():
         np.testing.assert_array_equal(value.values, again.values[quantity].values, err_msg=quantity)
+
+
+@pytest.mark.live
+def test_a_search_goes_on_after_a_criterion_that_was_not_a_number():
+    """lme4's stays NaN after one NaN: searches ended there, and the model made afterwards had NaN throughout."""
+    with RWorkers(timeout=120, sources=[Path(__file__).with_name("misbehave.R")]) as workers:
+        before, there, after = workers.call("criterion_around_nan").value
+    assert before == after == pytest.approx(1773.68, abs=0.01)
+    assert there == 1e100
 
 
 @pytest.mark.live
