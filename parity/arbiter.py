@@ -24,9 +24,15 @@ from parity.verdicts import Verdict
 # Of the difference between the two sides: then the reference is three times as far from the truth as the engine.
 NEARER = 0.25
 LOWER = 1e-7  # deviance units by which an optimum is lower: well above the rounding of a criterion
-OPEN = (Verdict.DISAGREE, Verdict.SINGULAR_DIFFERS, Verdict.WORSE_THAN_REFERENCE, Verdict.DEFINITION_DIFFERS)
+OPEN = (
+    Verdict.DISAGREE, Verdict.SINGULAR_DIFFERS, Verdict.WORSE_THAN_REFERENCE, Verdict.DEFINITION_DIFFERS,
+    Verdict.UNDEFINED_IN_ENGINE,
+)  # fmt: skip
 
-__all__ = ["AtTheta", "arbitrate"]
+# What an arbiter says of a model without estimates: then each side stops somewhere.
+NO_MAXIMUM = "the responses are separated, so that the likelihood has no maximum"
+
+__all__ = ["NO_MAXIMUM", "AtTheta", "arbitrate"]
 
 
 class AtTheta:

@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from parity.arbiter import AtTheta, arbitrate
+from parity.arbiter import NO_MAXIMUM, AtTheta, arbitrate
 from parity.case import Case
 from parity.compare import Row
 from parity.engine import Engine, one_blas_thread
@@ -255,7 +255,9 @@ def _is_flat(row: Row, rows: tuple[Row, ...]) -> bool:
     """Whether a difference at the optimum is only where on a flat top each optimiser stopped.
 
     The deviances agree far within their gate, and at the same theta everything agrees: then theta is not
-    known any better, and neither is what follows from it."""
+    known any better, and neither is what follows from it. Or there is no top at all, by the arbiter's word."""
+    if NO_MAXIMUM in row.message:
+        return True
     if (
         row.lane != "optimum"
         or row.outcome != "fail"
@@ -265,7 +267,7 @@ def _is_flat(row: Row, rows: tuple[Row, ...]) -> bool:
         return False
     of_the_optimum = row.verdict in (Verdict.DISAGREE, Verdict.SINGULAR_DIFFERS)
     elsewhere = [other.outcome for other in rows if other.lane == "at_theta"]
-    same_algebra = bool(elsewhere) and "fail" not in elsewhere  # a glm has no theta: nothing is explained
+    same_algebra = "pass" in elsewhere and "fail" not in elsewhere  # a glm has no theta: nothing is explained
     return of_the_optimum and same_algebra and REGISTRY[row.quantity].group != "design"
 
 

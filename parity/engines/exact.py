@@ -32,7 +32,7 @@ class Exact:
     name = "first-principles"
     version = "ball arithmetic"
     capabilities = frozenset(
-        {"lmm", "partial", "weights", "offset", "contrasts", "at_theta", "optimum", *NAMES}
+        {"lmm", "glm", "partial", "weights", "offset", "contrasts", "at_theta", "optimum", *NAMES}
     ) - frozenset(LEAST_SQUARES)
 
     def run(self, case: Case, quantities: Sequence[str], theta: np.ndarray | None = None) -> Results:
@@ -40,14 +40,18 @@ class Exact:
         from parity.exact.balls import NotEnclosed
         from parity.exact.lmm import NotCertifiable
 
-        if case.family != "gaussian" or "|" not in case.formula:
-            return self._without("unsupported", "only linear mixed models")
+        if case.kind not in ("lmm", "glm") or (case.kind == "glm" and theta is not None):
+            return self._without(
+                "unsupported", "only linear mixed models, and generalised ones without random effects"
+            )
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", MixedModelWarning)
                 design = design_of(case)
                 if design.n > ROWS:
                     return self._without("unsupported", f"{design.n} rows; balls are for {ROWS} at most")
+                if case.kind == "glm":
+                    return self._results(_proved_glm(design, case), quantities)
                 found = _proved(design, case) if theta is None else _given(design, case, theta)
                 return self._results(found, quantities)
         except MixedModelError as error:
@@ -59,7 +63,7 @@ class Exact:
 
     def _results(self, found: tuple[Mapping[str, Any], bool | None], quantities: Sequence[str]) -> Results:
         values, singular = found
-        if not values["p_fixed"][1][0] > 0:
+        if "p_fixed" in values and not values["p_fixed"][1][0] > 0:
             return self._without("unsupported", "a model without fixed effects has no influence on them")
         absent = Missing("unsupported", "not computed here")
         missing = {name: absent for name in quantities if name not in values}
@@ -112,6 +116,12 @@ def _proved(design: Any, case: Case) -> tuple[Mapping[str, Any], bool]:
         if any(ball.is_nan() for ball in values["theta"][1]):
             values["theta"] = values["theta"][0], lower_factors(fit.at)
         return values, fit.singular
+
+
+def _proved_glm(design: Any, case: Case) -> tuple[Mapping[str, Any], None]:
+    from parity.exact.glm import proved_glm
+
+    return proved_glm(design, case.family, case.link, DIGITS), None
 
 
 def _measures(at: Any) -> dict[str, Any]:

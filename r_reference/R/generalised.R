@@ -54,8 +54,11 @@ plain_fit <- function(model, ...) {
 tight_fit <- function(model) {
   if (is.null(model$family)) return(plain_fit(model))
   # It may go on to its last iteration, the deviance moving in its last digit: what counts is the second call.
-  first <- suppressWarnings(plain_fit(model, control = quote(stats::glm.control(epsilon = 1e-14, maxit = 100L))))
+  control <- quote(stats::glm.control(epsilon = 1e-14, maxit = 100L))
+  first <- suppressWarnings(plain_fit(model, control = control))
   if (is.character(model$family)) return(first)
+  if (!first$converged && model$family$family == "binomial")
+    first <- suppressWarnings(plain_fit(model, start = start_of_logit(model), control = control))
   # Scoring converges linearly where the link is not canonical, and the deviance is flat: on until nothing moves.
   last <- Inf
   for (i in seq_len(60)) {
@@ -68,6 +71,15 @@ tight_fit <- function(model) {
     first <- again
   }
   first
+}
+
+# Scoring may run away from its own start (complementary log-log, few rows): coefficients that give about the means of
+# the logit model.
+start_of_logit <- function(model) {
+  logit <- suppressWarnings(plain_fit(utils::modifyList(model, list(family = stats::binomial()))))
+  offset <- if (is.null(logit$offset)) 0 else logit$offset
+  start <- qr.coef(qr(stats::model.matrix(logit)), model$family$linkfun(stats::fitted(logit)) - offset)
+  ifelse(is.na(start), 0, start)
 }
 
 # --- with random effects ----------------------------------------------------------------------------------------
