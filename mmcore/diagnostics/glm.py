@@ -49,7 +49,9 @@ class GlmRows:
     hat: np.ndarray  # (n,) leverage
     pearson: np.ndarray  # (n,)
     deviance: np.ndarray  # (n,) deviance residuals
-    sigma: np.ndarray  # (n,) residual standard deviation without the row, from deviance residuals
+    # (n,) residual standard deviation without the row, from deviance residuals; NaN where to first order the row takes
+    # more than all of the deviance with it (so in R; where rows were missing, R puts the full model's there)
+    sigma: np.ndarray
 
 
 def glm_rows(fit: GeneralizedFit) -> GlmRows:
@@ -64,7 +66,7 @@ def glm_rows(fit: GeneralizedFit) -> GlmRows:
     deviance = fit.residual_values("deviance")
     with np.errstate(invalid="ignore", divide="ignore"):
         left = (deviance**2).sum() - np.where(hat < 1.0, deviance**2 / (1.0 - hat), 0.0)
-        sigma = np.sqrt(np.maximum(left, 0.0) / (fit.df_resid - 1))
+        sigma = np.sqrt(np.where(left > 0.0, left, np.nan) / (fit.df_resid - 1))
     return GlmRows(fit, half, root, hat, fit.residual_values("pearson"), deviance, sigma)
 
 

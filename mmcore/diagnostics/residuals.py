@@ -49,7 +49,8 @@ def rstudent(fit: Fit) -> pd.Series:
     Mixed models (lme4): sign(d) sqrt(d^2 + h r^2 / (1 - h)) / sigma with deviance and Pearson residuals d
     and r and sigma of *all* rows: internally studentized, for linear models ``resid_conditional(fit,
     "studentized")``. ``lm``, ``glm``: externally studentized, sigma_(i)^2 = (deviance - d_i^2 / (1 - h_i))
-    / (n - p - 1) instead; 1 for the binomial and Poisson families. NaN where the leverage is 1.
+    / (n - p - 1) instead; 1 for the binomial and Poisson families. NaN where the leverage is 1, and where this
+    sigma_(i)^2, of first order in a glm, is negative.
     """
     ws = marginal(fit)
     P = np.where(ws.P > 0, ws.P, np.nan)
@@ -59,7 +60,9 @@ def rstudent(fit: Fit) -> pd.Series:
         return by_row(fit, value / fit.sigma, "rstudent")
     with np.errstate(invalid="ignore", divide="ignore"):
         left = (float(np.sum(d**2)) - d**2 / P) / (fit.nobs - ws.p - 1)
-        return by_row(fit, value / np.sqrt(np.maximum(left, 0.0)), "rstudent")
+        if not isinstance(fit, GeneralizedFit):  # of least squares it is negative by rounding only
+            left = np.maximum(left, 0.0)
+        return by_row(fit, value / np.sqrt(left), "rstudent")
 
 
 def _fixed_dispersion(fit: Fit) -> bool:
