@@ -89,6 +89,8 @@ def irls(
         scale = abs(at.D) + 0.1
         stuck = decrement > 0.25 * previous and decrement < 1e-12 * scale
         if decrement <= tolerance * scale or stuck:
+            # the step is known, and what it leaves is of second order
+            gamma, at = _halve(family, Q, offset, gamma, at, step) or (gamma, at)
             return Irls(gamma, at, iteration, True, decrement)
         previous = decrement
         moved = _halve(family, Q, offset, gamma, at, step)

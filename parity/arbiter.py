@@ -71,7 +71,30 @@ def arbitrate(
         )
         for i in lower:
             out[i] = _better(out[i], found.get(rows[i].quantity), found.get("criterion"))
-    return tuple(out)
+    return _as_at_theta(out)
+
+
+def _as_at_theta(rows: Sequence[Row]) -> tuple[Row, ...]:
+    """Of a mixed model without a proved optimum: what the reference computes wrongly at the same theta, by proof, it
+    computes wrongly at its own optimum, if the two optima are the same one.
+    """
+    wrong = {
+        row.quantity for row in rows if row.lane == "at_theta" and row.verdict is Verdict.REFERENCE_WRONG
+    }
+    return tuple(
+        replace(
+            row,
+            verdict=Verdict.REFERENCE_WRONG,
+            message=joined(row.message, "as it is proved to be at the same theta"),
+        )
+        if row.lane == "optimum" and row.verdict in OPEN and row.quantity in wrong and _is_same(row)
+        else row
+        for row in rows
+    )
+
+
+def _is_same(row: Row) -> bool:
+    return row.deviance_gap is not None and abs(row.deviance_gap) <= LOWER
 
 
 def _proofs(

@@ -32,7 +32,7 @@ class Exact:
     name = "first-principles"
     version = "ball arithmetic"
     capabilities = frozenset(
-        {"lmm", "glm", "partial", "weights", "offset", "contrasts", "at_theta", "optimum", *NAMES}
+        {"lmm", "glm", "glmm", "partial", "weights", "offset", "contrasts", "at_theta", "optimum", *NAMES}
     ) - frozenset(LEAST_SQUARES)
 
     def run(self, case: Case, quantities: Sequence[str], theta: np.ndarray | None = None) -> Results:
@@ -40,9 +40,10 @@ class Exact:
         from parity.exact.balls import NotEnclosed
         from parity.exact.lmm import NotCertifiable
 
-        if case.kind not in ("lmm", "glm") or (case.kind == "glm" and theta is not None):
+        at_modes = case.kind == "glmm" and theta is not None and case.nagq > 0 and not case.estimates_size
+        if not (case.kind == "lmm" or at_modes or (case.kind == "glm" and theta is None)):
             return self._without(
-                "unsupported", "only linear mixed models, and generalised ones without random effects"
+                "unsupported", "of generalised mixed models only the rows at given parameters"
             )
         try:
             with warnings.catch_warnings():
@@ -50,8 +51,8 @@ class Exact:
                 design = design_of(case)
                 if design.n > ROWS:
                     return self._without("unsupported", f"{design.n} rows; balls are for {ROWS} at most")
-                if case.kind == "glm":
-                    return self._results(_proved_glm(design, case), quantities)
+                if case.kind != "lmm":
+                    return self._results(_generalised(design, case, theta), quantities)
                 found = _proved(design, case) if theta is None else _given(design, case, theta)
                 return self._results(found, quantities)
         except MixedModelError as error:
@@ -118,10 +119,13 @@ def _proved(design: Any, case: Case) -> tuple[Mapping[str, Any], bool]:
         return values, fit.singular
 
 
-def _proved_glm(design: Any, case: Case) -> tuple[Mapping[str, Any], None]:
-    from parity.exact.glm import proved_glm
+def _generalised(design: Any, case: Case, theta: np.ndarray | None) -> tuple[Mapping[str, Any], None]:
+    from parity.exact.glm import proved_glm, proved_modes
 
-    return proved_glm(design, case.family, case.link, DIGITS), None
+    if theta is None:
+        return proved_glm(design, case.family, case.link, DIGITS), None
+    k = len(theta) - design.p
+    return proved_modes(design, case.family, case.link, theta[:k], theta[k:], DIGITS), None
 
 
 def _measures(at: Any) -> dict[str, Any]:

@@ -1,10 +1,12 @@
-"""Generalised linear models in ball arithmetic: the proved maximum of the likelihood and what follows from it.
+"""Generalised linear models in ball arithmetic: the proved maximum of the likelihood and what follows from it; of mixed
+models the rows at given parameters.
 
 Means are functions of the linear predictor, both tails apart: a probability within eps of one has a complement with all
 its digits, where R holds it eps away.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 from functools import cached_property
 from types import MappingProxyType
@@ -12,13 +14,24 @@ from typing import Any
 
 import numpy as np
 from flint import arb
+from scipy.linalg import block_diag
 from scipy.optimize import linprog
 
 from mmcore.design import Design
 from mmcore.families import family_named
-from mmcore.glmfit import fit_generalized
+from mmcore.glmfit import fit_generalized, fit_generalized_at
 from parity.arbiter import NO_MAXIMUM
-from parity.exact.balls import Ball, Matrix, NotEnclosed, column, diagonal, inverse, matrix, precision
+from parity.exact.balls import (
+    Ball,
+    Matrix,
+    NotEnclosed,
+    column,
+    diagonal,
+    identity,
+    inverse,
+    matrix,
+    precision,
+)
 from parity.exact.lmm import NotCertifiable
 from parity.exact.newton import proved_minimum
 
@@ -119,10 +132,21 @@ class Data:
         self.y = [arb(float(v)) for v in design.y]
         self.w = [ONE] * design.n if design.weights is None else [arb(float(v)) for v in design.weights]
         self.offset = [arb(0)] * design.n if design.offset is None else [arb(float(v)) for v in design.offset]
+        self.penalised = False
+
+    def given(self, beta: np.ndarray, Lambda: Sequence[np.ndarray]) -> "Data":
+        """The random effects u at beta and Lambda: columns Z Lambda, and |u|^2 beside the deviance."""
+        out = copy(self)
+        blocks = [np.kron(np.eye(len(t.levels)), L) for t, L in zip(self.design.terms, Lambda, strict=True)]
+        Xb = (self.X * matrix(beta)).entries() if self.design.p else [arb(0)] * self.design.n
+        out.X = matrix(self.design.Z().toarray()) * matrix(block_diag(*blocks))
+        out.offset = [a + b for a, b in zip(self.offset, Xb, strict=True)]
+        out.penalised = True
+        return out
 
 
 class Point:
-    """The deviance, half of it, with derivatives in beta, and the rows: an objective of `newton.py`."""
+    """The deviance, half of it, with derivatives in the coefficients, and the rows: an objective of `newton.py`."""
 
     def __init__(self, data: Data, beta: Sequence[Ball]) -> None:
         self.data, self.beta = data, list(beta)
@@ -133,14 +157,23 @@ class Point:
 
     @property
     def criterion(self) -> Ball:
-        """Half the deviance."""
-        return sum((w * r.deviance for w, r in zip(self.data.w, self.rows, strict=True)), arb(0)) / 2
+        """Half the deviance, and of the penalty."""
+        return (self.deviance + sum((u * u for u in self._penalised), arb(0))) / 2
+
+    @property
+    def deviance(self) -> Ball:
+        """Of all rows."""
+        return sum((w * r.deviance for w, r in zip(self.data.w, self.rows, strict=True)), arb(0))
+
+    @property
+    def _penalised(self) -> list[Ball]:
+        return self.beta if self.data.penalised else [arb(0)] * len(self.beta)
 
     @property
     def gradient(self) -> Matrix:
         """(p, 1)."""
         score = [w * r.raw * m.m1 / r.V for w, r, m in self._all()]
-        return -(self.data.X.transpose() * column(score))
+        return column(self._penalised) - self.data.X.transpose() * column(score)
 
     @property
     def hessian(self) -> Matrix:
@@ -149,7 +182,8 @@ class Point:
             w * (m.m1 * m.m1 / r.V - r.raw * (m.m2 * r.V - m.m1 * m.m1 * r.slope) / (r.V * r.V))
             for w, r, m in self._all()
         ]
-        return self.data.X.transpose() * diagonal(H) * self.data.X
+        found = self.data.X.transpose() * diagonal(H) * self.data.X
+        return found + identity(len(self.beta)) if self.data.penalised else found
 
     def _all(self) -> Any:
         return zip(self.data.w, self.rows, self.means, strict=True)
@@ -231,33 +265,38 @@ def _influence(at: Point) -> dict[str, list[Ball]]:
     }
 
 
+def _of_rows(at: Point) -> dict[str, list[Ball]]:
+    """What a row has at its linear predictor."""
+    return {
+        "eta": at.eta, "fitted": [m.mu for m in at.means], "working_weights": at.W, "y_response": at.data.y,
+        "prior_weights": at.data.w, "resid_response": [r.raw for r in at.rows], "resid_pearson": at.pearson,
+        "resid_working": [r.raw / m.m1 for r, m in zip(at.rows, at.means, strict=True)],
+        "resid_deviance": at.deviance_residuals,
+    }  # fmt: skip
+
+
 def measures(at: Point) -> dict[str, Labelled]:
     """What is proved of a generalised linear model."""
     design, V = at.data.design, at.phi * at.unscaled
     names, index = list(design.x_names), [str(i) for i in design.index]
     p = range(len(names))
-    pairs = [f"{a}|{b}" for a in names for b in names]
     cooks = [(r / (1 - h)) ** 2 * h / (at.phi * len(names)) for r, h in zip(at.pearson, at.hat, strict=True)]
     rows = {
-        "eta": at.eta, "fitted": [m.mu for m in at.means], "working_weights": at.W, "hatvalues": at.hat,
-        "y_response": at.data.y, "prior_weights": at.data.w,
-        "resid_response": [r.raw for r in at.rows], "resid_pearson": at.pearson,
-        "resid_working": [r.raw / m.m1 for r, m in zip(at.rows, at.means, strict=True)],
-        "resid_deviance": at.deviance_residuals, "rstandard_pearson": _standardised(at.pearson, at),
-        "rstandard_deviance": _standardised(at.deviance_residuals, at), "cooks_distance_plugin": cooks,
-    }  # fmt: skip
-    cells = [f"{row}|{name}" for row in index for name in names]
-    influence = {
-        name: (cells if name in BY_COEFFICIENT else index, values) for name, values in _influence(at).items()
+        **_of_rows(at),
+        "hatvalues": at.hat,
+        "rstandard_pearson": _standardised(at.pearson, at),
+        "rstandard_deviance": _standardised(at.deviance_residuals, at),
+        "cooks_distance_plugin": cooks,
+        **_influence(at),
     }
+    cells = [f"{row}|{name}" for row in index for name in names]
     return {
-        **influence,
         "fixef": (names, at.beta),
         "se_fixef": (names, [V[k, k].sqrt() for k in p]),
-        "vcov_fixef": (pairs, [V[i, j] for i in p for j in p]),
-        "deviance": ([""], [2 * at.criterion]),
+        "vcov_fixef": ([f"{a}|{b}" for a in names for b in names], [V[i, j] for i in p for j in p]),
+        "deviance": ([""], [at.deviance]),
         "dispersion_pearson": ([""], [at.dispersion_pearson]),
-        **{name: (index, values) for name, values in rows.items()},
+        **{name: (cells if name in BY_COEFFICIENT else index, values) for name, values in rows.items()},
     }
 
 
@@ -301,3 +340,34 @@ def proved_glm(design: Design, family: str, link: str | None, digits: int) -> di
             lambda beta: Point(data, beta), [arb(float(b)) for b in np.asarray(start)], digits, evidence=False
         )
         return measures(Point(data, proof.par))
+
+
+def proved_modes(
+    design: Design, family: str, link: str | None, theta: np.ndarray, beta: np.ndarray, digits: int
+) -> dict[str, Labelled]:
+    """The rows of a mixed model at given parameters, with the conditional modes proved.
+
+    Raises
+    ------
+    NotCertifiable
+        for a family or a link without functions here.
+    NotEnclosed
+        if the modes are not proved.
+    """
+    chosen = family_named(family, link)
+    data = Data(design, chosen.name, chosen.link.name)
+    fit = fit_generalized_at(design, chosen, theta, beta)
+    u = [np.linalg.lstsq(L, b.T, rcond=None)[0].T.ravel() for L, b in zip(fit.Lambda, fit.b, strict=True)]
+    with precision(BITS):
+        given = data.given(beta, fit.Lambda)
+        start = [arb(float(x)) for x in np.concatenate(u)]
+        proof = proved_minimum(lambda u: Point(given, u), start, digits, evidence=False)
+        at = Point(given, proof.par)
+        index = [str(i) for i in design.index]
+        return {
+            "theta": (list(fit.theta.index), [arb(float(x)) for x in theta]),
+            "fixef": (list(design.x_names), [arb(float(x)) for x in beta]),
+            "deviance": ([""], [at.deviance]),
+            "penalty": ([""], [2 * at.criterion - at.deviance]),
+            **{name: (index, values) for name, values in _of_rows(at).items()},
+        }

@@ -139,3 +139,22 @@ def test_theta_of_a_lower_optimum_is_proved_by_the_criterion_there():
 def test_a_lower_optimum_with_a_wrong_number_stays_wrong():
     _, rows = _judged(Off("sigma", 1e-3), Lost("sigma", -1e-3), "optimum", NoOptimum())
     assert rows["sigma"].verdict is Verdict.DISAGREE
+
+
+def test_a_reference_that_is_wrong_at_the_same_theta_is_wrong_at_the_same_optimum():
+    """Where no optimum can be proved: of a generalised mixed model rows are proved at given parameters only."""
+    case = case_of(Spec(family="binomial", levels=6, rows=6, spread=3))
+    off = Off("resid_working", 1e-3)
+    found = run_case(
+        case, MMCORE, (off,), ("at_theta", "optimum"), ("resid_working", "resid_pearson"), POLICY
+    )
+    rows = arbitrate(case, found.rows, MMCORE, EXACT, np.array(found.theta), POLICY)
+    verdicts = {(row.lane, row.quantity): row.verdict for row in rows}
+    assert verdicts["at_theta", "resid_working"] is Verdict.REFERENCE_WRONG
+    assert verdicts["optimum", "resid_working"] is Verdict.REFERENCE_WRONG
+    assert verdicts["optimum", "resid_pearson"] is Verdict.AGREE
+    alone = [row for row in found.rows if row.lane == "optimum"]
+    (only, _) = sorted(
+        arbitrate(case, alone, MMCORE, EXACT, None, POLICY), key=lambda row: row.quantity != "resid_working"
+    )
+    assert only.verdict is Verdict.DISAGREE

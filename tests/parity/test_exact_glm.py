@@ -76,6 +76,30 @@ def test_mmcore_agrees_with_the_proof(family, link, seed):
     }  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("family", "link"), [("binomial", ""), ("binomial", "cloglog"), ("poisson", ""), ("Gamma", "log")]
+)
+def test_modes_of_a_mixed_model_are_proved_at_given_parameters(family, link):
+    case = case_of(Spec(family=family, link=link, slopes="x", levels=5, rows=5, seed=2, covariates=1))
+    fit = MMCORE.run(case, ["theta", "fixef"])
+    at = np.concatenate([fit.values["theta"].values * 1.1 + 0.2, fit.values["fixef"].values - 0.1])
+    names = [
+        "eta",
+        "fitted",
+        "working_weights",
+        "resid_pearson",
+        "resid_working",
+        "resid_deviance",
+        "deviance",
+        "penalty",
+    ]
+    got, want = (engine.run(case, names, at) for engine in (MMCORE, EXACT))
+    assert want.status == "ok", want.message
+    for name in names:
+        assert got.values[name].labels == want.values[name].labels
+        np.testing.assert_allclose(got.values[name].values, want.values[name].values, rtol=1e-11, atol=1e-12)
+
+
 def _design(formula, data, family):
     chosen = family_named(family)
     return with_trials(build(formula, pd.DataFrame(data), response=reader(chosen)), chosen)
