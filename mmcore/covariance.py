@@ -146,6 +146,12 @@ class Structure:
         par[self.scale_index] = START * np.exp(WIDE * (2.0 * u[self.scale_index] - 1.0))
         return par
 
+    def vanished(self, par: np.ndarray) -> np.ndarray:
+        """Parameters of a term without variance."""
+        out = par.copy()
+        out[self.scale_index] = 0.0
+        return out
+
     def canonical(self, par: np.ndarray) -> np.ndarray:
         """The representative with non-negative diagonal among parameters of the same Sigma."""
         raise NotImplementedError
@@ -297,6 +303,9 @@ class Unstructured(Structure):
             near = cholesky_psd(LARGE**2 * (0.9 * np.outer(v, v) + 0.1 * np.eye(k)))
             out.append(near[self._row, self._col])
         return out
+
+    def vanished(self, par: np.ndarray) -> np.ndarray:
+        return np.zeros(self.n_par)
 
     def scattered(self, u: np.ndarray) -> np.ndarray:
         par, below = super().scattered(u), self._row != self._col
@@ -615,6 +624,12 @@ class BlockCovariance:
             _joined([s.scattered(u[at]) for s, at in zip(self.structures, self._par, strict=True)])
             for u in points
         ]
+
+    def vanished(self, par: np.ndarray) -> list[np.ndarray]:
+        """``par`` with one term gone at a time."""
+        pieces = self.split(par)
+        gone = [s.vanished(piece) for s, piece in zip(self.structures, pieces, strict=True)]
+        return [_joined([*pieces[:t], gone[t], *pieces[t + 1 :]]) for t in range(len(pieces))]
 
     def filled(self, par: np.ndarray) -> list[np.ndarray]:
         """Starts off the scales that are zero, and farther off; a Sigma of full rank may fit better there.

@@ -70,6 +70,10 @@ class Criterion:
         """Starts from all over the parameters, where evaluations are cheap."""
         return self.covariance.scattered() if self._small else []
 
+    def vanished(self, par: np.ndarray) -> list[np.ndarray]:
+        """``par`` with one term gone at a time, where evaluations are cheap."""
+        return self.covariance.vanished(par) if self._small else []
+
     def filled(self, par: np.ndarray) -> list[np.ndarray]:
         """Starts off the boundary on which ``par`` is, where evaluations are cheap."""
         return self.covariance.filled(par) if self._small else []

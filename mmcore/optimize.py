@@ -99,6 +99,9 @@ class Objective(Protocol):
     def scattered(self) -> list[np.ndarray]:
         """Starts from all over the parameters; none if they would cost too much."""
 
+    def vanished(self, par: np.ndarray) -> list[np.ndarray]:
+        """``par`` with one term gone at a time; none if evaluations are dear."""
+
     def filled(self, par: np.ndarray) -> list[np.ndarray]:
         """Starts off the boundary on which ``par`` is."""
 
@@ -333,8 +336,10 @@ def minimize(objective: Objective, start: np.ndarray, scales: np.ndarray, contro
         if runs[0].iterations > SLOW or not runs[0].status.ok:
             runs += [_run(objective, start * scale, scales, control) for scale in (0.3, 2.5)]
         best = _best(runs)
-        if not is_sharp(best.here.par, best.H, scales):
-            runs += _runs(best.objective, best.objective.scattered(), scales, control)
+        gone = best.objective.vanished(best.here.par)
+        lower = [par for par in gone if best.attempt(par).f < best.here.f]  # a parabola does not see that far
+        if lower or not is_sharp(best.here.par, best.H, scales):
+            runs += _runs(best.objective, [*lower, *best.objective.scattered()], scales, control)
             best = _best(runs)
             runs += _runs(best.objective, best.objective.filled(best.here.par), scales, control)
     best = _best(runs)
