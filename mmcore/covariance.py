@@ -41,7 +41,8 @@ START = 0.55  # relative sd to start from: at 1 a capped Newton step can land ex
 LARGE = 2.0  # relative sd of a second start
 WIDE = 2.0  # scattered starts have their standard deviations within START exp(+-WIDE)
 CROSS = 4.0  # and the others of a triangle within this many of the middle one of these
-SCATTERED = 8  # such starts; fewer of one or two parameters
+WIDE_ALONE = 6.0  # of a single parameter, where weights over decades put optima far apart
+SCATTERED = 8  # such starts; fewer of two parameters
 FILLED = 0.3  # of the largest standard deviation: where those that are zero start once more
 FILLED_AT = (1.0, 4.0)  # with the parameters multiplied by this
 NEARLY_SINGULAR = 0.1  # relative pivot in the chart below which a second optimum is looked for
@@ -140,10 +141,10 @@ class Structure:
         one."""
         return []
 
-    def scattered(self, u: np.ndarray) -> np.ndarray:
+    def scattered(self, u: np.ndarray, wide: float = WIDE) -> np.ndarray:
         """Parameters anywhere within reason, from (n_par,) numbers between 0 and 1."""
         par = np.zeros(self.n_par)
-        par[self.scale_index] = START * np.exp(WIDE * (2.0 * u[self.scale_index] - 1.0))
+        par[self.scale_index] = START * np.exp(wide * (2.0 * u[self.scale_index] - 1.0))
         return par
 
     def vanished(self, par: np.ndarray) -> np.ndarray:
@@ -307,8 +308,8 @@ class Unstructured(Structure):
     def vanished(self, par: np.ndarray) -> np.ndarray:
         return np.zeros(self.n_par)
 
-    def scattered(self, u: np.ndarray) -> np.ndarray:
-        par, below = super().scattered(u), self._row != self._col
+    def scattered(self, u: np.ndarray, wide: float = WIDE) -> np.ndarray:
+        par, below = super().scattered(u, wide), self._row != self._col
         par[below] = CROSS * np.median(par[self._diag]) * (2.0 * u[below] - 1.0)
         return par
 
@@ -451,8 +452,8 @@ class Compound(Structure):
         rho = float(np.clip(pairs.mean(), 0.5 * self._limits[0][-1], 0.9))
         return np.append(sd.mean() if self.homogeneous else sd, rho)
 
-    def scattered(self, u: np.ndarray) -> np.ndarray:
-        par, (lower, upper) = super().scattered(u), self._limits
+    def scattered(self, u: np.ndarray, wide: float = WIDE) -> np.ndarray:
+        par, (lower, upper) = super().scattered(u, wide), self._limits
         par[-1] = lower[-1] + u[-1] * (upper[-1] - lower[-1])
         return par
 
@@ -619,9 +620,10 @@ class BlockCovariance:
         for _ in range(50):
             g = (1.0 + g) ** (1.0 / (n + 1))
         steps = g ** -np.arange(1.0, n + 1)
-        points = [(0.5 + k * steps) % 1.0 for k in range(1, min(SCATTERED, 2 + 2 * n) + 1)]
+        count, wide = (SCATTERED, WIDE_ALONE) if n == 1 else (min(SCATTERED, 2 + 2 * n), WIDE)
+        points = [(0.5 + k * steps) % 1.0 for k in range(1, count + 1)]
         return [
-            _joined([s.scattered(u[at]) for s, at in zip(self.structures, self._par, strict=True)])
+            _joined([s.scattered(u[at], wide) for s, at in zip(self.structures, self._par, strict=True)])
             for u in points
         ]
 

@@ -338,7 +338,7 @@ def minimize(objective: Objective, start: np.ndarray, scales: np.ndarray, contro
         best = _best(runs)
         gone = best.objective.vanished(best.here.par)
         lower = [par for par in gone if best.attempt(par).f < best.here.f]  # a parabola does not see that far
-        if lower or not is_sharp(best.here.par, best.H, scales):
+        if lower or len(start) == 1 or not is_sharp(best.here.par, best.H, scales):
             runs += _runs(best.objective, [*lower, *best.objective.scattered()], scales, control)
             best = _best(runs)
             runs += _runs(best.objective, best.objective.filled(best.here.par), scales, control)

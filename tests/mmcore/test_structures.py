@@ -191,9 +191,9 @@ def test_scattered_starts_cover_every_parameter():
     assert starts[:, 1].min() < 0 < starts[:, 1].max()  # the covariance of the first two
     assert starts[:, -1].min() > -0.5 and starts[:, -1].max() < 1.0  # a correlation that is possible
     (first, *rest) = BlockCovariance([[0]], [Unstructured(1)]).scattered()
-    assert len(rest) == 3
+    assert len(rest) == 7
     assert_allclose(
-        first, 0.55 * np.exp(2 * (2 * (0.5 + 2 / (1 + 5**0.5) - 1) - 1)), rtol=1e-12
+        first, 0.55 * np.exp(6 * (2 * (0.5 + 2 / (1 + 5**0.5) - 1) - 1)), rtol=1e-12
     )  # golden ratio
 
 
