@@ -46,7 +46,7 @@ SCATTERED = 8  # such starts; fewer of two parameters
 FILLED = 0.3  # of the largest standard deviation: where those that are zero start once more
 FILLED_AT = (1.0, 4.0)  # with the parameters multiplied by this
 NEARLY_SINGULAR = 0.1  # relative pivot in the chart below which a second optimum is looked for
-ZERO_PIVOT = 1e-4  # a smaller one is zero to lme4's isSingular()
+SINGULAR = 1e-4  # lme4's isSingular: a diagonal entry of Lambda below this
 PIVOT_RATIO = 6.0  # an effect with this many times the remaining variance of an earlier one goes before it
 
 
@@ -331,7 +331,7 @@ class Unstructured(Structure):
     def is_unique(self, par: np.ndarray) -> bool:
         """No, where something stands behind a zero pivot: there columns can be turned into each other."""
         L = np.abs(self._factor(par))
-        return all(L[j:, j:].max() < ZERO_PIVOT for j in np.flatnonzero(L.diagonal() < ZERO_PIVOT))
+        return all(L[j:, j:].max() < SINGULAR for j in np.flatnonzero(L.diagonal() < SINGULAR))
 
     def Lambda(self, par: np.ndarray) -> np.ndarray:
         if self.standard:

@@ -16,7 +16,6 @@ __all__ = ["Criterion", "covariance_of", "criterion_for"]
 
 EXACT = 16 * np.finfo(float).eps  # relative residual that is rounding of the response
 LOST = 1e-5  # part that V^-1 leaves of a column of X or of y, below which the criterion lacks digits
-MANY_STARTS_Q = 150  # random effects up to which several Newton runs cost a few milliseconds
 
 
 class Criterion:
@@ -66,21 +65,10 @@ class Criterion:
         found = self.covariance.rechart(par)
         return None if found is None else (Criterion(self.kernel, found[0], self.like), found[1])
 
-    def scattered(self) -> list[np.ndarray]:
-        """Starts from all over the parameters, where evaluations are cheap."""
-        return self.covariance.scattered() if self._small else []
-
-    def vanished(self, par: np.ndarray) -> list[np.ndarray]:
-        """``par`` with one term gone at a time, where evaluations are cheap."""
-        return self.covariance.vanished(par) if self._small else []
-
-    def filled(self, par: np.ndarray) -> list[np.ndarray]:
-        """Starts off the boundary on which ``par`` is, where evaluations are cheap."""
-        return self.covariance.filled(par) if self._small else []
-
     @property
-    def _small(self) -> bool:
-        return sum(b.K * b.L for b in self.kernel.A.blocks) <= MANY_STARTS_Q
+    def n_random(self) -> int:
+        """Random effects in all."""
+        return sum(b.K * b.L for b in self.kernel.A.blocks)
 
 
 def criterion_for(design: Design, like: Likelihood, products: CrossProducts | None = None) -> Criterion:

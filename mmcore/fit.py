@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from .chunks import chunked_products, is_chunked
+from .covariance import SINGULAR
 from .criterion import Criterion, criterion_for
 from .design import Design, build
 from .errors import ConvergenceWarning, DataError, FitError, SingularWarning, UnsupportedError
@@ -30,7 +31,6 @@ from .whitened import resummed, without_random
 __all__ = ["ChunkedFit", "Fit", "OptInfo", "fit_at", "fit_design", "lm", "lmer"]
 
 NO_RESIDUAL = 1e6  # relative sd of a random effect beyond which a failed search means that sigma is zero
-SINGULAR = 1e-4  # lme4's isSingular: a diagonal entry of Lambda below this
 
 
 @dataclass(frozen=True, slots=True)

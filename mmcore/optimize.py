@@ -16,11 +16,13 @@ from typing import Any, Protocol
 import numpy as np
 from scipy.linalg.lapack import dsyevd
 
+from .covariance import BlockCovariance
 from .errors import FitError
 
-__all__ = ["Control", "Objective", "Optimum", "Status", "is_sharp", "minimize"]
+__all__ = ["FEW", "Control", "Objective", "Optimum", "Status", "is_sharp", "minimize"]
 
 SLOW = 20  # iterations after which another start is worth its price
+FEW = 150  # random effects up to which other optima are looked for: several runs then cost a few milliseconds
 # Deviance units that a zero scale is expected to cost, with up to two parameters and with more; below, other optima are
 # looked for.
 SHARP = (1.5, 4.0)
@@ -79,6 +81,12 @@ class Optimum:
 class Objective(Protocol):
     """What ``minimize`` needs of a criterion; :class:`mmcore.criterion.Criterion` is one."""
 
+    covariance: BlockCovariance
+
+    @property
+    def n_random(self) -> int:
+        """Random effects in all."""
+
     @property
     def exact(self) -> bool:
         """Whether second-order matrices are Hessians."""
@@ -95,15 +103,6 @@ class Objective(Protocol):
 
     def rechart(self, par: np.ndarray) -> tuple[Objective, np.ndarray] | None:
         """The objective in better coordinates and the parameters there, or None."""
-
-    def scattered(self) -> list[np.ndarray]:
-        """Starts from all over the parameters; none if they would cost too much."""
-
-    def vanished(self, par: np.ndarray) -> list[np.ndarray]:
-        """``par`` with one term gone at a time; none if evaluations are dear."""
-
-    def filled(self, par: np.ndarray) -> list[np.ndarray]:
-        """Starts off the boundary on which ``par`` is."""
 
 
 @dataclass(slots=True)
@@ -321,11 +320,22 @@ def is_sharp(par: np.ndarray, H: np.ndarray, scales: np.ndarray) -> bool:
     return bool((variances > 0).all() and (rise > least * variances).all())
 
 
+def _elsewhere(best: _Run, scales: np.ndarray, control: Control) -> list[_Run]:
+    """Runs from other starts, where a term could go, there is one parameter, or the optimum found is not sharp."""
+    covariance, here = best.objective.covariance, best.here
+    lower = [par for par in covariance.vanished(here.par) if best.attempt(par).f < here.f]
+    if not lower and len(here.par) > 1 and is_sharp(here.par, best.H, scales):
+        return []
+    runs = _runs(best.objective, [*lower, *covariance.scattered()], scales, control)
+    best = _best([best, *runs])
+    return runs + _runs(best.objective, best.objective.covariance.filled(best.here.par), scales, control)
+
+
 def minimize(objective: Objective, start: np.ndarray, scales: np.ndarray, control: Control) -> Optimum:
     """The best of one or more Newton runs.
 
     ``scales`` are the positions of parameters whose zero is a boundary. Other starts are tried after a run that was
-    slow or failed, and where the optimum found is not sharp.
+    slow or failed, and, with few random effects, where another optimum is likely.
     """
     if not len(start):
         factor = objective.factor(start)
@@ -335,13 +345,8 @@ def minimize(objective: Objective, start: np.ndarray, scales: np.ndarray, contro
     if control.restarts:
         if runs[0].iterations > SLOW or not runs[0].status.ok:
             runs += [_run(objective, start * scale, scales, control) for scale in (0.3, 2.5)]
-        best = _best(runs)
-        gone = best.objective.vanished(best.here.par)
-        lower = [par for par in gone if best.attempt(par).f < best.here.f]  # a parabola does not see that far
-        if lower or len(start) == 1 or not is_sharp(best.here.par, best.H, scales):
-            runs += _runs(best.objective, [*lower, *best.objective.scattered()], scales, control)
-            best = _best(runs)
-            runs += _runs(best.objective, best.objective.filled(best.here.par), scales, control)
+        if objective.n_random <= FEW:
+            runs += _elsewhere(_best(runs), scales, control)
     best = _best(runs)
     status = best.status
     if best.boundary and status is Status.CONVERGED:

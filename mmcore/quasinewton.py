@@ -16,7 +16,7 @@ from scipy.linalg.lapack import dpotrf, dpotrs, dsyevd
 from .covariance import BlockCovariance
 from .errors import FitError
 from .laplace import Point
-from .optimize import Control, Status, is_sharp
+from .optimize import FEW, Control, Status, is_sharp
 
 __all__ = ["Result", "hessian_by_differences", "quasi_newton"]
 
@@ -25,7 +25,6 @@ PER_NEWTON = 5  # steps allowed for one of Newton's: along the ridge of a singul
 DECREMENT = 1e-10  # stop when g'B^-1 g falls below this: twice the deviance still to be had
 LEFT = 1e-3  # ... and the last step, at the rate of fall so far, is to leave less than this part of that tolerance
 ZERO = 2e-3  # a scale below this is tried at exactly zero
-MANY = 150  # random effects up to which other starts are tried
 NEAR = 0.05  # a scale below this may be held by the false boundary
 ROUGH = 1e-10  # tolerance of the modes at a start
 TIGHT = 1e-24  # tolerance of the modes where the last digits are wanted
@@ -275,7 +274,7 @@ def _other_starts(objective: Objective, point: Point) -> list[np.ndarray]:
     """Starts from all over the covariance parameters, where the optimum found is not sharp and runs are cheap."""
     p, covariance = objective.p, objective.covariance
     scales, par = covariance.scale_index(), point.x[p:].copy()
-    if objective.n_random > MANY or is_sharp(par, objective.expected_hessian(point)[p:, p:], scales):
+    if objective.n_random > FEW or is_sharp(par, objective.expected_hessian(point)[p:, p:], scales):
         return []
     par[scales[np.abs(par[scales]) < ZERO]] = 0.0
     starts = [*covariance.scattered(), *covariance.filled(par)]

@@ -81,16 +81,12 @@ def _as_at_theta(rows: Sequence[Row]) -> tuple[Row, ...]:
     wrong = {
         row.quantity for row in rows if row.lane == "at_theta" and row.verdict is Verdict.REFERENCE_WRONG
     }
-    return tuple(
-        replace(
-            row,
-            verdict=Verdict.REFERENCE_WRONG,
-            message=joined(row.message, "as it is proved to be at the same theta"),
-        )
-        if row.lane == "optimum" and row.verdict in OPEN and row.quantity in wrong and _is_same(row)
-        else row
-        for row in rows
-    )
+    out = list(rows)
+    for i, row in enumerate(rows):
+        if row.lane == "optimum" and row.verdict in OPEN and row.quantity in wrong and _is_same(row):
+            said = joined(row.message, "as it is proved to be at the same theta")
+            out[i] = replace(row, verdict=Verdict.REFERENCE_WRONG, message=said)
+    return tuple(out)
 
 
 def _is_same(row: Row) -> bool:
@@ -117,8 +113,8 @@ def _proof(row: Row) -> str:
 
 def _better(row: Row, proof: Row | None, criterion: Row | None) -> Row:
     """What lane at_theta does not compare, theta itself, has its proof in the criterion."""
-    itself = "at_theta" not in REGISTRY[row.quantity].lanes
-    if any(found is None or found.outcome != "pass" for found in (criterion, criterion if itself else proof)):
+    needed = [criterion, proof] if "at_theta" in REGISTRY[row.quantity].lanes else [criterion]
+    if any(found is None or found.outcome != "pass" for found in needed):
         return row
     said = "proved at the engine's theta: the criterion"
     if proof is not None:

@@ -138,8 +138,8 @@ def _of_roots(
     difference: np.ndarray, together: np.ndarray, size: np.ndarray, scale: Scales, unit: Unit
 ) -> np.ndarray:
     """|x^2 - c^2| / (|x| + |c|), which is |x - c|, with a divisor that is no smaller than the floor."""
-    floor = scale.floor * _largest(size, scale, unit)
-    return _scaled(difference * np.minimum(1.0, together / floor), size, scale, unit)
+    largest = _largest(size, scale, unit)
+    return difference * np.minimum(1.0, together / (scale.floor * largest)) / largest
 
 
 def _largest(size: np.ndarray, scale: Scales, unit: Unit) -> float:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from ..fit import SINGULAR, Fit
+from ..covariance import SINGULAR
+from ..fit import Fit
 
 __all__ = ["RandomEffectsPCA", "is_singular", "re_pca"]
 

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ..covariance import SINGULAR
 from ..errors import ConvergenceWarning, MixedModelWarning
-from ..fit import SINGULAR, Fit
+from ..fit import Fit
 from ..glmfit import GeneralizedFit
 from ..kernels.one_factor import OneFactor
 from ..linear import LinearFit

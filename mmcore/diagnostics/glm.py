@@ -49,9 +49,7 @@ class GlmRows:
     hat: np.ndarray  # (n,) leverage
     pearson: np.ndarray  # (n,)
     deviance: np.ndarray  # (n,) deviance residuals
-    # (n,) residual standard deviation without the row, from deviance residuals; NaN where to first order the row takes
-    # more than all of the deviance with it (so in R; where rows were missing, R puts the full model's there)
-    sigma: np.ndarray
+    sigma: np.ndarray  # (n,) ``sigma_without_row``
 
 
 def glm_rows(fit: GeneralizedFit) -> GlmRows:
@@ -64,10 +62,23 @@ def glm_rows(fit: GeneralizedFit) -> GlmRows:
     hat = np.square(half).sum(axis=0)
     hat = np.where(hat > ONE, 1.0, hat)
     deviance = fit.residual_values("deviance")
-    with np.errstate(invalid="ignore", divide="ignore"):
-        left = (deviance**2).sum() - np.where(hat < 1.0, deviance**2 / (1.0 - hat), 0.0)
-        sigma = np.sqrt(np.where(left > 0.0, left, np.nan) / (fit.df_resid - 1))
+    sigma = sigma_without_row(fit, deviance, 1.0 - hat)
     return GlmRows(fit, half, root, hat, fit.residual_values("pearson"), deviance, sigma)
+
+
+def sigma_without_row(fit: Fit, deviance: np.ndarray, free: np.ndarray) -> np.ndarray:
+    """(n,) sigma_(i) = sqrt((sum d^2 - d_i^2 / (1 - h_i)) / (n - p - 1)), d deviance residuals, ``free`` = 1 - h.
+
+    R's influence()$sigma. Exact for least squares, of first order in a glm: NaN there where the row takes more than
+    all of the deviance with it. So has R, which puts the full model's in that place if rows were missing. A row of
+    leverage one takes nothing.
+    """
+    with np.errstate(invalid="ignore", divide="ignore"):
+        left = (deviance**2).sum() - np.where(free > 0.0, deviance**2 / free, 0.0)
+        least = (
+            np.where(left > 0.0, left, np.nan) if isinstance(fit, GeneralizedFit) else np.maximum(left, 0.0)
+        )
+        return np.sqrt(least / (fit.nobs - fit.design.p - 1))
 
 
 def _divide(a: np.ndarray, b: np.ndarray) -> np.ndarray:

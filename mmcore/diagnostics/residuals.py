@@ -13,6 +13,7 @@ import pandas as pd
 from ..errors import MixedModelWarning, UnsupportedError
 from ..fit import Fit
 from ..glmfit import GeneralizedFit
+from .glm import sigma_without_row
 from .leverage import random_variance
 from .marginal import Marginal, marginal, mean_rows, need_gaussian
 from .separate import SeparateFits, separate_fits
@@ -59,10 +60,7 @@ def rstudent(fit: Fit) -> pd.Series:
     if fit.design.terms or _fixed_dispersion(fit):
         return by_row(fit, value / fit.sigma, "rstudent")
     with np.errstate(invalid="ignore", divide="ignore"):
-        left = (float(np.sum(d**2)) - d**2 / P) / (fit.nobs - ws.p - 1)
-        if not isinstance(fit, GeneralizedFit):  # of least squares it is negative by rounding only
-            left = np.maximum(left, 0.0)
-        return by_row(fit, value / np.sqrt(left), "rstudent")
+        return by_row(fit, value / sigma_without_row(fit, d, P), "rstudent")
 
 
 def _fixed_dispersion(fit: Fit) -> bool:

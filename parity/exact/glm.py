@@ -160,7 +160,7 @@ class Point:
         """Half the deviance, and of the penalty."""
         return (self.deviance + sum((u * u for u in self._penalised), arb(0))) / 2
 
-    @property
+    @cached_property
     def deviance(self) -> Ball:
         """Of all rows."""
         return sum((w * r.deviance for w, r in zip(self.data.w, self.rows, strict=True)), arb(0))
@@ -213,18 +213,22 @@ class Point:
         """Pearson residuals."""
         return [r.raw * (w / r.V).sqrt() for w, r, _ in self._all()]
 
+    @property
+    def df_resid(self) -> int:
+        """Rows of positive weight less the number of coefficients."""
+        return sum(w != 0 for w in self.data.w) - self.data.X.ncols()
+
     @cached_property
     def dispersion_pearson(self) -> Ball:
-        """Their sum of squares over n - p, rows of weight zero left out."""
-        n = sum(w != 0 for w in self.data.w)
-        return sum((r * r for r in self.pearson), arb(0)) / (n - self.data.X.ncols())
+        """The sum of squared Pearson residuals over n - p."""
+        return sum((r * r for r in self.pearson), arb(0)) / self.df_resid
 
     @property
     def phi(self) -> Ball:
         """The dispersion."""
         return ONE if self.data.known else self.dispersion_pearson
 
-    @property
+    @cached_property
     def deviance_residuals(self) -> list[Ball]:
         """Signed roots."""
         terms = ((w * r.deviance, r.raw) for w, r, _ in self._all())
@@ -232,10 +236,8 @@ class Point:
 
     def sigma_deleted(self) -> list[Ball]:
         """sigma_i as R's lm.influence has it: of the deviance residuals, less what row i adds to their squares."""
-        d, n = self.deviance_residuals, sum(w != 0 for w in self.data.w)
-        total = sum((x * x for x in d), arb(0))
-        left = n - self.data.X.ncols() - 1
-        return [((total - x * x / (1 - h)) / left).sqrt() for x, h in zip(d, self.hat, strict=True)]
+        d, left = self.deviance_residuals, self.df_resid - 1
+        return [((self.deviance - x * x / (1 - h)) / left).sqrt() for x, h in zip(d, self.hat, strict=True)]
 
     def one_step(self, residuals: Sequence[Ball]) -> Matrix:
         """(n, p) rows (X'WX)^-1 x_i sqrt(W_i) r_i / (1 - h_i)."""
