@@ -1,0 +1,1 @@
+"""Inference about a fitted model."""
