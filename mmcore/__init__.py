@@ -64,7 +64,7 @@ from .glmm.fit import GeneralizedFit, fit_generalized, fit_generalized_at
 from .glmm.glmer import fit_at, glm, glmer
 from .inference.deviance import anova_glm, confint_glm, profile_glm
 from .lmm.all_fit import all_fit
-from .lmm.fit import ChunkedFit, Fit, fit_design, fit_design_at
+from .lmm.fit import ChunkedFit, fit_design, fit_design_at
 from .lmm.lm import LinearFit, fit_linear, lm
 from .lmm.lmer import lmer
 from .optimize.control import Control, OptInfo, Status
@@ -78,6 +78,7 @@ from .plots import (
     plot_ranef,
     plot_resid,
 )
+from .results.fit import Fit
 from .results.varcorr import VarCorr
 from .tables import augment, glance, tidy
 

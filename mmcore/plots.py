@@ -17,7 +17,7 @@ from .diagnostics.residuals.lm_list import compare_eb_ls
 from .diagnostics.residuals.residuals import resid_conditional
 from .diagnostics.units import check_level
 from .errors import DataError, UnsupportedError
-from .lmm.fit import Fit
+from .results.fit import Fit
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -18,8 +18,8 @@ from itertools import combinations
 import numpy as np
 
 from ...kernels.whitened import whitened_rows
-from ...lmm.criterion import estimates
-from ...lmm.fit import Fit
+from ...kernels.criterion import estimates
+from ...results.fit import Fit
 from .refit import UNDETERMINED, Refits, canonical, take
 
 __all__ = ["can_expand", "expanded_refits"]
@@ -48,7 +48,7 @@ class Point:
 
 
 def _point(fit: Fit, par: np.ndarray, at: np.ndarray) -> Point:
-    kernel, full = fit.criterion_fn.kernel, fit.criterion_fn
+    kernel, full = fit.kernel, fit.criterion_fn
     factor = full.factor(par)
     gradient = full.derivatives(par, factor)[0] if len(par) else par
     A, prof, p, like = kernel.A, factor.profile, kernel.A.p, factor.like
@@ -118,7 +118,7 @@ def can_expand(fit: Fit) -> bool:
     """Whether theta is an interior point of its parameters' range and an optimum."""
     if not len(fit.par):
         return True
-    if fit.criterion_fn.covariance.bounds is not None:
+    if fit.covariance.bounds is not None:
         return False
     g, H = fit.criterion_fn.derivatives(fit.par, fit.state)
     values, vectors = np.linalg.eigh(H)
@@ -200,7 +200,7 @@ def _optima(s: Stencil, se: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]
 
 
 def _estimates(fit: Fit, s: Stencil, delta: np.ndarray, error: np.ndarray) -> Refits:
-    A, like, nu, center = fit.criterion_fn.kernel.A, fit.state.like, fit.state.profile.nu, s.center
+    A, like, nu, center = fit.kernel.A, fit.state.like, fit.state.profile.nu, s.center
     log_w = 0.0 if A.sqrt_w is None else 2.0 * np.log(A.sqrt_w[s.at])
     c = center.c + _own(delta, s.first("c"), s.second("c"))
     shift = _shared(delta, center.gradient, s.first("gradient"))

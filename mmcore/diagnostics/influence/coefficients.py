@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ...lmm.fit import Fit
+from ...results.fit import Fit
 from ...results.workspace import marginal
 from ..units import by_row, units
 from .glm import glm_dfbeta, glm_dfbetas, glm_dffits, is_glm
