@@ -1,1 +1,1 @@
-"""Inference about the fixed effects: degrees of freedom, tests, comparisons of models."""
+"""Inference about a fitted model."""

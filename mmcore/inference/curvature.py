@@ -12,13 +12,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..fit import Fit
+from ..lmm.fit import Fit
 from ..kernels import Factor
 from ..kernels import small
 from ..kernels.dense import DenseFactor
 from ..kernels.one_factor import OneFactorFactor
-from ..products import Block
-from ..whitened import whitened_rows, without_random
+from ..kernels.products import Block
+from ..kernels.whitened import whitened_rows, without_random
 from .traces import traces
 
 __all__ = ["SecondOrder", "along_parameters", "exact_hessian", "second_order"]

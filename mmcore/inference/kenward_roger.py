@@ -15,9 +15,12 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from ..covariance import BlockCovariance, Compound, Diagonal, Structure
+from ..covariance.blocks import BlockCovariance
+from ..covariance.compound import Compound
+from ..covariance.diagonal import Diagonal
+from ..covariance.structure import Structure
 from ..errors import UnsupportedError
-from ..fit import Fit
+from ..lmm.fit import Fit
 from .curvature import SecondOrder, second_order
 from .ftest import NO_TEST, FTest
 from .satterthwaite import need_linear_mixed
