@@ -48,11 +48,10 @@ def anova(
     Returns
     -------
     DataFrame
-        Linear mixed models: a row per term; ``Sum Sq``, ``Mean Sq`` (in units of the residual variance: F times
-        sigma^2), ``NumDF``, ``DenDF``, ``F value``, ``Pr(>F)``. ``lm``: R's ``Df``, ``Sum Sq``, ``Mean Sq``, ``F value``,
-        ``Pr(>F)``, and a row ``Residuals``. ``glm`` type 1: analysis of deviance. Other generalised: Wald tests ``Chisq``,
-        ``Df``, ``Pr(>Chisq)``. Several mixed models: ``npar``, ``AIC``, ``BIC``, ``logLik``, ``deviance``, ``Chisq``, ``Df``,
-        ``Pr(>Chisq)``.
+        Linear mixed models: a row per term; ``Sum Sq``, ``Mean Sq`` (F times sigma^2), ``NumDF``, ``DenDF``, ``F value``,
+        ``Pr(>F)``. ``lm``: R's ``Df``, ``Sum Sq``, ``Mean Sq``, ``F value``, ``Pr(>F)``, and a row ``Residuals``. ``glm`` of
+        type 1: analysis of deviance. Other generalised: Wald tests ``Chisq``, ``Df``, ``Pr(>Chisq)``. Several mixed
+        models: ``npar``, ``AIC``, ``BIC``, ``logLik``, ``deviance``, ``Chisq``, ``Df``, ``Pr(>Chisq)``.
 
     Raises
     ------
@@ -73,8 +72,8 @@ def anova(
     >>> from mmcore.inference.anova import anova
     >>> fit = mm.lmer("score ~ Machine + (1 | Worker/Machine)", mm.load_dataset("Machines"))
     >>> anova(fit).round(3)
-              Sum Sq  Mean Sq  NumDF  DenDF  F value  Pr(>F)
-    Machine   38.051   19.025      2   10.0   20.576     0.0
+             Sum Sq  Mean Sq  NumDF  DenDF  F value  Pr(>F)
+    Machine  38.051   19.025      2   10.0   20.576     0.0
     """
     if others:
         return compare((fit, *others), test=test, refit=refit)
@@ -147,7 +146,9 @@ def _generalized(fit: GeneralizedFit, number: int, test: str | None) -> pd.DataF
     if number == 1 and not fit.is_mixed:
         return anova_glm(fit, test=test or "Chisq")
     if test not in (None, "Chisq", "F"):
-        raise UnsupportedError(f"test={test!r}: terms of types II and III, and of glmer, get Wald tests ('Chisq', 'F')")
+        raise UnsupportedError(
+            f"test={test!r}: terms of types II and III, and of glmer, get Wald tests ('Chisq', 'F')"
+        )
     tests = f_tests(fit, hypotheses(fit.design, number), "residual")
     df = np.array([t.num_df for t in tests.values()], float)
     F = np.array([t.statistic for t in tests.values()], float)
@@ -155,4 +156,6 @@ def _generalized(fit: GeneralizedFit, number: int, test: str | None) -> pd.DataF
         free = np.array([t.den_df for t in tests.values()], float)
         p = np.array([t.p_value for t in tests.values()], float)
         return pd.DataFrame({"F": F, "Df": df, "Df.res": free, "Pr(>F)": p}, index=list(tests))
-    return pd.DataFrame({"Chisq": F * df, "Df": df, "Pr(>Chisq)": stats.chi2.sf(F * df, df)}, index=list(tests))
+    return pd.DataFrame(
+        {"Chisq": F * df, "Df": df, "Pr(>Chisq)": stats.chi2.sf(F * df, df)}, index=list(tests)
+    )

@@ -27,16 +27,22 @@ def compare(fits: Sequence[Fit], *, test: str | None = None, refit: bool = True)
     if all(isinstance(each, LinearFit) for each in fits) and test in (None, "F"):
         return _linear(fits, labels)
     if test == "F" and not _all_glm(fits):
-        raise UnsupportedError("test='F' compares models without random effects; leave it out for likelihood ratios")
-    if _all_glm(fits) and test != "LRT":
-        return anova_glm(*fits, test=test or "Chisq")
+        raise UnsupportedError(
+            "test='F' compares models without random effects; leave it out for likelihood ratios"
+        )
+    if _all_glm(fits):
+        return anova_glm(*_glms(fits), test=test or "Chisq")
     if test not in (None, "LRT", "Chisq"):
         raise UnsupportedError(f"test={test!r} is not one of 'LRT', 'Chisq', 'F'")
     return by_likelihood([refit_ml(each) for each in fits] if refit else fits, labels)
 
 
+def _glms(fits: Sequence[Fit]) -> list[GeneralizedFit]:
+    return [each for each in fits if isinstance(each, GeneralizedFit) and not each.is_mixed]
+
+
 def _all_glm(fits: Sequence[Fit]) -> bool:
-    return all(isinstance(each, GeneralizedFit) and not each.is_mixed for each in fits)
+    return len(_glms(fits)) == len(fits)
 
 
 def _refuse_other_rows(fits: Sequence[Fit]) -> None:
@@ -50,7 +56,9 @@ def _refuse_other_rows(fits: Sequence[Fit]) -> None:
         if isinstance(first, GeneralizedFit) != isinstance(other, GeneralizedFit) or (
             isinstance(first, GeneralizedFit) and first.family.label() != other.family.label()  # type: ignore[attr-defined]
         ):
-            raise DataError(f"model {i} has another family or link than model 1: their likelihoods cannot be compared")
+            raise DataError(
+                f"model {i} has another family or link than model 1: their likelihoods cannot be compared"
+            )
         if first.has_rows and other.has_rows and not np.array_equal(first.design.y, other.design.y):
             raise DataError(
                 f"model {i} has another response than model 1, or its rows in another order: transform and sort the "
@@ -59,7 +67,9 @@ def _refuse_other_rows(fits: Sequence[Fit]) -> None:
     if any(isinstance(f, GeneralizedFit) and (f.nagq or 1) > 1 for f in fits) and any(
         not f.design.terms for f in fits
     ):
-        raise DataError("a likelihood by quadrature (nagq > 1) leaves out a constant that a glm keeps: use nagq=1")
+        raise DataError(
+            "a likelihood by quadrature (nagq > 1) leaves out a constant that a glm keeps: use nagq=1"
+        )
 
 
 def refit_ml(fit: Fit) -> Fit:

@@ -12,13 +12,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..lmm.fit import Fit
-from ..kernels import Factor
-from ..kernels import small
+from ..kernels import Factor, small
 from ..kernels.dense import DenseFactor
 from ..kernels.one_factor import OneFactorFactor
 from ..kernels.products import Block
 from ..kernels.whitened import whitened_rows, without_random
+from ..lmm.fit import Fit
 from .traces import traces
 
 __all__ = ["SecondOrder", "along_parameters", "exact_hessian", "second_order"]
@@ -28,7 +27,9 @@ __all__ = ["SecondOrder", "along_parameters", "exact_hessian", "second_order"]
 class SecondOrder:
     """P, Q and T along r directions; fixed effects in the coordinates where (X'V^-1X)^-1 is the identity."""
 
-    P: np.ndarray  # (r, m, m), m = p + 1; the last row and column are of the residual, of length sqrt(per_rss) e
+    P: (
+        np.ndarray
+    )  # (r, m, m), m = p + 1; the last row and column are of the residual, of length sqrt(per_rss) e
     Q: np.ndarray  # (r, r, m, m)
     T: np.ndarray  # (r, r)
     p: int  # fixed effects
@@ -61,7 +62,9 @@ def second_order(fit: Fit, E: Sequence[np.ndarray]) -> SecondOrder:
     S = [b.products(white) for b in blocks]  # (m, K, L) G Z
     phi = [np.matmul(Ek, S[j]) for j, each in enumerate(E) for Ek in each]
     P = np.array([f.reshape(m, -1) @ S[j].reshape(m, -1).T for j, f in zip(owner, phi, strict=True)])
-    return SecondOrder(P.reshape(-1, m, m), _quadratic(factor, blocks, owner, phi, m), traces(factor, E), m - 1)
+    return SecondOrder(
+        P.reshape(-1, m, m), _quadratic(factor, blocks, owner, phi, m), traces(factor, E), m - 1
+    )
 
 
 def _quadratic(
@@ -77,10 +80,10 @@ def _quadratic(
         return flat.reshape(r, m, r, m).transpose(0, 2, 1, 3)
     if isinstance(factor, DenseFactor):
         q, starts = factor.kernel.q, factor.kernel.starts
-        rows = np.zeros((r, m, q))
+        placed = np.zeros((r, m, q))
         for k, j in enumerate(owner):
-            rows[k, :, starts[j] : starts[j + 1]] = phi[k].transpose(0, 2, 1).reshape(m, -1)
-        rows = rows.reshape(r * m, q)
+            placed[k, :, starts[j] : starts[j + 1]] = phi[k].transpose(0, 2, 1).reshape(m, -1)
+        rows = placed.reshape(r * m, q)
         return (rows @ factor.inner[:q, :q] @ rows.T).reshape(r, m, r, m).transpose(0, 2, 1, 3)
     return _quadratic_of_rows(factor, blocks, owner, phi, m)
 

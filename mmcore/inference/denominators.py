@@ -85,7 +85,9 @@ def denominator(fit: Fit, ddf: str | None = "satterthwaite") -> Denominator:
 def two_sided(statistic: np.ndarray, df: np.ndarray) -> np.ndarray:
     """Two-sided p-values of t statistics; of normal ones where df is infinite."""
     size, df = np.abs(np.asarray(statistic, float)), np.asarray(df, float)
-    return np.where(np.isinf(df), 2.0 * stats.norm.sf(size), 2.0 * stats.t.sf(size, np.where(np.isinf(df), 1.0, df)))
+    return np.where(
+        np.isinf(df), 2.0 * stats.norm.sf(size), 2.0 * stats.t.sf(size, np.where(np.isinf(df), 1.0, df))
+    )
 
 
 def coefficient_table(fit: Fit, ddf: str | None = "satterthwaite") -> pd.DataFrame:

@@ -43,8 +43,8 @@ def drop1(
     -------
     DataFrame
         Mixed models: ``npar``, ``AIC`` and ``LRT``, ``Pr(Chi)``, rows ``<none>`` and the terms, as lme4 has them; with
-        ``test="F"`` the columns of ``anova``. ``lm``: ``Df``, ``Sum of Sq``, ``RSS``, ``AIC`` and ``F value``, ``Pr(>F)`` or
-        ``Pr(>Chi)``. ``glm``: ``Df``, ``Deviance``, ``AIC`` and ``LRT``, ``Pr(>Chi)`` or ``F value``, ``Pr(>F)``.
+        ``test="F"`` the columns of ``anova``. ``lm``: ``Df``, ``Sum of Sq``, ``RSS``, ``AIC`` and ``F value``, ``Pr(>F)``
+        or ``Pr(>Chi)``. ``glm``: ``Df``, ``Deviance``, ``AIC`` and ``LRT``, ``Pr(>Chi)`` or ``F value``, ``Pr(>F)``.
 
     Raises
     ------

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
-__all__ = ["FTest", "NO_TEST", "pooled_df"]
+__all__ = ["NO_TEST", "FTest", "pooled_df"]
 
 EQUAL = 1e-8  # degrees of freedom that differ by less than this are one number
 

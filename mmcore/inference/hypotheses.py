@@ -96,7 +96,7 @@ def _unit_upper(X: np.ndarray) -> np.ndarray:
     """(p, p) U with X'X = U'D U, D diagonal."""
     if not X.shape[1]:
         return np.zeros((0, 0))
-    R = np.linalg.qr(X, mode="r")
+    R = np.linalg.qr(X)[1]
     return R / R.diagonal()[:, None]
 
 
@@ -132,7 +132,7 @@ def _type_three(design: Design) -> dict[str, np.ndarray]:
             L[:, columns[name]] = _clean(
                 L[:, columns[name]] - B @ np.linalg.lstsq(B, L[:, columns[name]], rcond=1e-10)[0]
             )
-    rows = [labels.index(name) for name in names]
+    rows = np.array([labels.index(name) for name in names], int)
     to_model = _clean(_coordinates(X, design.X))
     out = {}
     for name, at in columns.items():

@@ -25,7 +25,7 @@ from .curvature import SecondOrder, second_order
 from .ftest import NO_TEST, FTest
 from .satterthwaite import need_linear_mixed
 
-__all__ = ["KenwardRoger", "kenward_roger", "vcov_kr"]
+__all__ = ["KenwardRoger", "component_covariance", "kenward_roger", "vcov_kr"]
 
 RANK = 1e-8  # relative singular value of L below which a row repeats others
 INFORMATIVE = 1e-10  # relative eigenvalue of the information below which a direction is left out
@@ -114,6 +114,17 @@ def kenward_roger(fit: Fit) -> KenwardRoger:
     if len(W) > r:
         P = np.concatenate([P, np.eye(p)[None]])
     return KenwardRoger(0.5 * (vcov + vcov.T), half, P, W)
+
+
+def component_covariance(fit: Fit) -> np.ndarray:
+    """(r[+ 1], r[+ 1]) asymptotic covariance of the variance parameters: the inverse of their expected information
+    under REML.
+
+    In order the entries of the covariances of the random effects relative to sigma^2, in the coordinates of the
+    products, and the scale of V, unless sigma is known.
+    """
+    E = _components(fit.criterion_fn.covariance, fit.par)
+    return _inverse(_information(fit, E, second_order(fit, E)))
 
 
 def vcov_kr(fit: Fit) -> pd.DataFrame:

@@ -67,7 +67,9 @@ def ranova(fit: Fit, *, reduce_terms: bool = True) -> pd.DataFrame:
     Days in (Days | Subject)     4 -893.23  1794.47  42.84  2.0         0.0
     """
     if isinstance(fit, GeneralizedFit) or not fit.design.terms:
-        raise UnsupportedError("ranova is for linear mixed models (mm.lmer): there is no random term to test here")
+        raise UnsupportedError(
+            "ranova is for linear mixed models (mm.lmer): there is no random term to test here"
+        )
     if fit.residual is not None:
         raise UnsupportedError("ranova does not refit residual='varident(...)'; compare fits with mm.anova")
     fit.require_rows("ranova")
@@ -94,7 +96,9 @@ def _reductions(bar: Bar, reduce_terms: bool) -> list[tuple[str, Bar | None]]:
     for term in droppable(bar.terms):
         left = tuple(t for t in bar.terms if t != term)
         parts = [*([] if bar.intercept else ["0"]), *map(term_text, left)]
-        reduced = replace(bar, terms=left, left=" + ".join(parts) if left else "1", intercept=bar.intercept or not left)
+        reduced = replace(
+            bar, terms=left, left=" + ".join(parts) if left else "1", intercept=bar.intercept or not left
+        )
         out.append((f"{term_text(term)} in {text}", reduced))
     return out
 

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..errors import MixedModelWarning, UnsupportedError
-from ..lmm.fit import Fit
 from ..glmm.fit import GeneralizedFit
+from ..lmm.fit import Fit
 from .curvature import along_parameters, exact_hessian
 from .ftest import NO_TEST, FTest, pooled_df
 

@@ -12,8 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 import scipy.sparse as sp
 
-from ..kernels import Factor
-from ..kernels import small, symmetric
+from ..kernels import Factor, small, symmetric
 from ..kernels.crossed import CrossedFactor
 from ..kernels.dense import DenseFactor
 from ..kernels.nested import NestedFactor
@@ -132,7 +131,9 @@ class _NestedTangents:
             self._eliminate(j)
 
     def _constant(self, values: np.ndarray) -> _Tangent:
-        return _Tangent(np.concatenate([_levels_first(values)[None], np.zeros((self.r, *_levels_first(values).shape))]))
+        return _Tangent(
+            np.concatenate([_levels_first(values)[None], np.zeros((self.r, *_levels_first(values).shape))])
+        )
 
     def _eliminate(self, j: int) -> None:
         """T^-1 and K of factor j, dT^-1 = -T^-1 (dD Sigma + D dSigma) T^-1 and dK = T^-T dSigma T^-1 - K dD K."""
