@@ -13,7 +13,7 @@ from ..glmm.fit import GeneralizedFit, fit_generalized
 from ..lmm.fit import Fit, fit_design, fit_design_at
 from .kenward_roger import component_covariance
 
-__all__ = ["lrt_vs_linear"]
+__all__ = ["MIXTURE", "lrt_vs_linear", "orthant_weights"]
 
 MIXTURE = "Pr(>Chisq), mixture"
 
@@ -28,8 +28,8 @@ def lrt_vs_linear(fit: Fit) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        Rows ``linear`` and ``mixed``; columns ``npar``, ``logLik``, ``Chisq``, ``Df``, ``Pr(>Chisq)`` (naive: chi-squared
-        with Df degrees of freedom, which is conservative, as Stata says) and ``Pr(>Chisq), mixture``.
+        Rows ``linear`` and ``mixed``; columns ``npar``, ``logLik``, ``Chisq``, ``Df``, ``Pr(>Chisq)`` (naive: with Df
+        degrees of freedom, which is conservative, as Stata says) and ``Pr(>Chisq), mixture``.
 
     Raises
     ------
@@ -102,7 +102,7 @@ def _mixture(fit: Fit, chisq: float) -> float:
         return np.nan
     else:
         null = fit_design_at(fit.design, np.zeros(len(fit.theta)), reml=True, sigma=fit.state.like.sigma)
-        weights = _weights(component_covariance(null)[:total, :total])
+        weights = orthant_weights(component_covariance(null)[:total, :total])
     return float(sum(w * (stats.chi2.sf(chisq, j) if j else chisq <= 0.0) for j, w in enumerate(weights)))
 
 
@@ -113,7 +113,7 @@ def _variances(structure: str, k: int, homogeneous: bool) -> int:
     return (1 if homogeneous else k) if structure == "diag" else 0
 
 
-def _weights(covariance: np.ndarray) -> np.ndarray:
+def orthant_weights(covariance: np.ndarray) -> np.ndarray:
     """(r + 1,) probabilities that 0, 1, ..., r of r <= 3 variances are positive, estimates being normal at zero.
 
     Of an orthant of two: 1/4 + asin(rho) / 2 pi; of three (2 pi - sum acos(rho_ij)) / 4 pi (Kudo 1963).

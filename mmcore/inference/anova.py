@@ -48,10 +48,11 @@ def anova(
     Returns
     -------
     DataFrame
-        Linear mixed models: a row per term; ``Sum Sq``, ``Mean Sq`` (F times sigma^2), ``NumDF``, ``DenDF``, ``F value``,
-        ``Pr(>F)``. ``lm``: R's ``Df``, ``Sum Sq``, ``Mean Sq``, ``F value``, ``Pr(>F)``, and a row ``Residuals``. ``glm`` of
-        type 1: analysis of deviance. Other generalised: Wald tests ``Chisq``, ``Df``, ``Pr(>Chisq)``. Several mixed
-        models: ``npar``, ``AIC``, ``BIC``, ``logLik``, ``deviance``, ``Chisq``, ``Df``, ``Pr(>Chisq)``.
+        Linear mixed models: a row per term; ``Sum Sq``, ``Mean Sq`` (F times sigma^2), ``NumDF``, ``DenDF``,
+        ``F value``, ``Pr(>F)``. ``lm``: R's ``Df``, ``Sum Sq``, ``Mean Sq``, ``F value``, ``Pr(>F)``, and a row
+        ``Residuals``. ``glm`` of type 1: analysis of deviance. Other generalised: Wald tests ``Chisq``, ``Df``,
+        ``Pr(>Chisq)``. Several mixed models: ``npar``, ``AIC``, ``BIC``, ``logLik``, ``deviance``, ``Chisq``, ``Df``,
+        ``Pr(>Chisq)``.
 
     Raises
     ------

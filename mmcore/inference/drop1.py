@@ -43,8 +43,9 @@ def drop1(
     -------
     DataFrame
         Mixed models: ``npar``, ``AIC`` and ``LRT``, ``Pr(Chi)``, rows ``<none>`` and the terms, as lme4 has them; with
-        ``test="F"`` the columns of ``anova``. ``lm``: ``Df``, ``Sum of Sq``, ``RSS``, ``AIC`` and ``F value``, ``Pr(>F)``
-        or ``Pr(>Chi)``. ``glm``: ``Df``, ``Deviance``, ``AIC`` and ``LRT``, ``Pr(>Chi)`` or ``F value``, ``Pr(>F)``.
+        ``test="F"`` the columns of ``anova``. ``lm``: ``Df``, ``Sum of Sq``, ``RSS``, ``AIC`` and ``F value``,
+        ``Pr(>F)`` or ``Pr(>Chi)``. ``glm``: ``Df``, ``Deviance``, ``AIC`` and ``LRT``, ``Pr(>Chi)`` or ``F value``,
+        ``Pr(>F)``.
 
     Raises
     ------
@@ -150,7 +151,9 @@ def _generalized(fit: GeneralizedFit, terms: dict[str, Term], test: str | None) 
     deviance = np.array([fit.deviance, *(r.deviance for r in refits)])
     df = np.append(np.nan, [float(fit.design.p - r.design.p) for r in refits])
     drop = np.append(np.nan, deviance[1:] - deviance[0])
-    columns = {"Df": df, "Deviance": deviance, "AIC": np.array([fit.aic, *(r.aic for r in refits)])}
+    columns = {"Df": df, "Deviance": deviance}
+    if not fit.likelihood_note:  # without a likelihood (quasi families) R leaves the column out too
+        columns["AIC"] = np.array([fit.aic, *(r.aic for r in refits)])
     if test == "F":
         F = drop / df / (fit.deviance / fit.df_resid)
         columns |= {"F value": F, "Pr(>F)": stats.f.sf(F, df, fit.df_resid)}
