@@ -13,7 +13,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from ..kernels import Factor, small, symmetric
-from ..kernels.crossed import CrossedFactor
+from ..kernels.crossed import Crossed, CrossedFactor
 from ..kernels.dense import DenseFactor
 from ..kernels.nested import NestedFactor
 from ..kernels.one_factor import OneFactorFactor
@@ -196,11 +196,11 @@ def _crossed(factor: CrossedFactor, E: Sequence[np.ndarray]) -> np.ndarray:
     return 0.5 * (out + out.T)
 
 
-def _apply_blocks(kernel: object, Sigma: Sequence[np.ndarray], A: np.ndarray) -> np.ndarray:
+def _apply_blocks(kernel: Crossed, Sigma: Sequence[np.ndarray], A: np.ndarray) -> np.ndarray:
     """Sigma_t A for A (q_t, r), level by level of every trailing factor."""
     out = np.empty(A.shape)
-    for j, (block, each) in enumerate(zip(kernel.tail, Sigma, strict=True)):  # type: ignore[attr-defined]
-        s = slice(kernel.starts[j], kernel.starts[j + 1])  # type: ignore[attr-defined]
+    for j, (block, each) in enumerate(zip(kernel.tail, Sigma, strict=True)):
+        s = slice(kernel.starts[j], kernel.starts[j + 1])
         out[s] = np.matmul(each, A[s].reshape(block.L, block.K, -1)).reshape(s.stop - s.start, -1)
     return out
 
