@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from ..errors import DataError, FitError, UnsupportedError
+from ..errors import DataError, FitError, MixedModelWarning, UnsupportedError
 from ..fit import Fit
 from ..glmfit import GeneralizedFit
 from ..linear import LinearFit
@@ -32,7 +33,8 @@ def vcov_robust(fit: Fit, type: str = "CR2", cluster: Any = None) -> pd.DataFram
     fit : a linear mixed model, linear model or generalized linear model.
     type : by cluster ``CR0`` (no correction), ``CR1`` (m / (m - 1)), ``CR1p`` (m / (m - p)), ``CR1S`` (Stata's
         m (n - 1) / ((m - 1)(n - p))), ``CR2`` (unbiased if the model holds) or ``CR3`` (about the jackknife), for m
-        clusters, n rows and p fixed effects; by row ``HC0`` to ``HC4``, for models without random effects.
+        clusters, n rows and p fixed effects; NaN with a warning where a factor divides by zero or less. By row
+        ``HC0`` to ``HC4``, for models without random effects.
     cluster : rows of one cluster may be dependent in any way, those of different ones are independent. The name of a
         grouping factor or of a variable of the model, or values row by row (array, or Series with row labels). None:
         the coarsest grouping factor of a mixed model. Not for ``HC``.
@@ -165,10 +167,10 @@ class _Robust:
         p = self.rows.X.shape[1]
         if test == "satterthwaite":
             return satterthwaite_df(self.rows, self.scores, np.linalg.inv(self.rows.R))
-        known = {"naive-t": self.m - 1, "naive-tp": self.m - p, "z": np.inf}
-        if known[test] <= 0:
-            raise DataError(f"test={test!r} needs more than {p} clusters for {p} fixed effects, not {self.m}")
-        return np.full(p, float(known[test]))
+        known = float({"naive-t": self.m - 1, "naive-tp": self.m - p, "z": np.inf}[test])
+        if known <= 0:
+            known = _undefined(f"test={test!r} has {known:g} degrees of freedom: {self.m} clusters, {p} coefficients")
+        return np.full(p, known)
 
 
 def _by_cluster(fit: Fit, type: str, cluster: Any) -> _Robust:
@@ -205,9 +207,15 @@ def _correction(type: str, clusters: Clusters, n: int, p: int) -> float:
         "CR1S": (m * (n - 1), (m - 1) * (n - p)),
     }
     up, down = factors.get(type, (1, 1))
-    if down <= 0:
-        raise DataError(f"{type} does not exist for {m} clusters, {n} rows and {p} fixed effects: use CR2")
-    return up / down
+    if down > 0:
+        return up / down
+    return _undefined(f"{type} divides by {down} for {m} clusters, {n} rows and {p} fixed effects: use CR2")
+
+
+def _undefined(message: str) -> float:
+    """NaN, and the warning that says why."""
+    warnings.warn(MixedModelWarning(message), stacklevel=5)
+    return np.nan
 
 
 # --- the rows of each kind of model -----------------------------------------------------------------------
@@ -277,9 +285,7 @@ def _omega(fit: Fit, type: str, h: np.ndarray, used: np.ndarray | None) -> np.nd
     if type == "HC0":
         return np.ones(n)
     if type == "HC1":
-        if n <= p:
-            raise DataError(f"HC1 does not exist for {n} rows and {p} fixed effects: use HC0")
-        return np.full(n, n / (n - p))
+        return np.full(n, n / (n - p) if n > p else _undefined(f"HC1 divides by {n - p}: {n} rows, {p} coefficients"))
     if (1.0 - h).min() <= NO_RESIDUAL:
         row = int(np.argmax(h))
         label = fit.design.index[row if used is None else used[row]]

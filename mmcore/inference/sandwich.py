@@ -283,7 +283,7 @@ def _whitened_stack(
     at: tuple[np.ndarray, np.ndarray],
 ) -> _Stack:
     if rotated:
-        columns = np.linalg.qr(columns, mode="r")
+        columns = np.asarray(np.linalg.qr(columns, mode="r"))
     p = rows.X.shape[1]
     fixed = p if rows.WX is None else 2 * p
     Z, plain = columns[:, :, fixed:-1], np.delete(columns, np.s_[fixed:-1], axis=2)
