@@ -1,1 +1,1 @@
-"""What a fit says of its parameters: tests, intervals, robust covariances, marginal means."""
+"""Inference about a fitted model."""

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from ..errors import DataError, UnsupportedError
-from ..fit import Fit
+from ..lmm.fit import Fit
 
 __all__ = ["Clusters", "clusters_of"]
 

@@ -11,9 +11,9 @@ import pandas as pd
 from scipy import stats
 
 from ..errors import DataError, FitError, MixedModelWarning, UnsupportedError
-from ..fit import Fit
-from ..glmfit import GeneralizedFit
-from ..linear import LinearFit
+from ..glmm.fit import GeneralizedFit
+from ..lmm.fit import Fit
+from ..lmm.lm import LinearFit
 from .clusters import Clusters, clusters_of
 from .sandwich import RandomPart, Scores, Whitened, cluster_scores, satterthwaite_df
 
@@ -169,7 +169,9 @@ class _Robust:
             return satterthwaite_df(self.rows, self.scores, np.linalg.inv(self.rows.R))
         known = float({"naive-t": self.m - 1, "naive-tp": self.m - p, "z": np.inf}[test])
         if known <= 0:
-            known = _undefined(f"test={test!r} has {known:g} degrees of freedom: {self.m} clusters, {p} coefficients")
+            known = _undefined(
+                f"test={test!r} has {known:g} degrees of freedom: {self.m} clusters, {p} coefficients"
+            )
         return np.full(p, known)
 
 
@@ -200,7 +202,9 @@ def _refuse_without_meaning(fit: Fit) -> None:
 def _correction(type: str, clusters: Clusters, n: int, p: int) -> float:
     m = clusters.m
     if m < 2:
-        raise DataError("only one cluster has rows of positive weight: a robust covariance needs at least two")
+        raise DataError(
+            "only one cluster has rows of positive weight: a robust covariance needs at least two"
+        )
     factors = {
         "CR1": (m, m - 1),
         "CR1p": (m, m - p),
@@ -267,9 +271,13 @@ def _of_generalized(fit: GeneralizedFit) -> tuple[Whitened, np.ndarray | None]:
 def _by_row(fit: Fit, type: str, cluster: Any) -> np.ndarray:
     """(p, p) R^-1 (sum of omega_i s_i s_i') R^-T, s_i the score of a row."""
     if cluster is not None:
-        raise DataError(f"{type} takes every row as independent and has no cluster; use CR0 to CR3 with cluster=")
+        raise DataError(
+            f"{type} takes every row as independent and has no cluster; use CR0 to CR3 with cluster="
+        )
     if fit.design.terms:
-        raise UnsupportedError(f"{type} is for lm and glm: rows of a mixed model depend on each other. Use CR2")
+        raise UnsupportedError(
+            f"{type} is for lm and glm: rows of a mixed model depend on each other. Use CR2"
+        )
     _refuse_without_meaning(fit)
     rows, used = whitened_rows(fit)
     weighted = rows.X if rows.WX is None else rows.WX
@@ -285,7 +293,9 @@ def _omega(fit: Fit, type: str, h: np.ndarray, used: np.ndarray | None) -> np.nd
     if type == "HC0":
         return np.ones(n)
     if type == "HC1":
-        return np.full(n, n / (n - p) if n > p else _undefined(f"HC1 divides by {n - p}: {n} rows, {p} coefficients"))
+        return np.full(
+            n, n / (n - p) if n > p else _undefined(f"HC1 divides by {n - p}: {n} rows, {p} coefficients")
+        )
     if (1.0 - h).min() <= NO_RESIDUAL:
         row = int(np.argmax(h))
         label = fit.design.index[row if used is None else used[row]]
