@@ -172,8 +172,8 @@ def _satterthwaite(rows: Whitened, scores: Scores, c: np.ndarray) -> float:
     d = np.einsum("a,mab,b->m", t, scores.HH, t)
     F, J = _low_rank(rows, scores, t)
     own = np.einsum("ma,ab,mb->m", F, J, F)
-    trace = float((d + own).sum())
-    if trace <= NO_SHARE * float(d.sum()):
+    trace, v = float((d + own).sum()), rows.half @ c
+    if trace <= NO_SHARE * float(v @ rows.omega @ v):  # against the variance of the estimate
         return np.nan
     FFJ = F.T @ F @ J
     squares = float((d * (d + 2.0 * own)).sum() + np.einsum("ab,ba->", FFJ, FFJ))
