@@ -1,4 +1,4 @@
-"""The literal definition of a cluster-robust covariance, with n x n matrices: what the structured algebra must equal."""
+"""The literal definition of a cluster-robust covariance, n x n: what the structured algebra must equal."""
 
 from __future__ import annotations
 
