@@ -6,7 +6,7 @@ import re
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, pairwise
 from typing import Any
 
 import numpy as np
@@ -135,8 +135,8 @@ def emmeans(
 
     Notes
     -----
-    R: ``emmeans::emmeans``. Covariates are at their mean, those of two values at both, as there; the offset at its mean.
-    Not the means of the data, nor those weighted by how often combinations occur.
+    R: ``emmeans::emmeans``. Covariates are at their mean, those of two values at both, as there; the offset at its
+    mean. Not the means of the data, nor those weighted by how often combinations occur.
 
     References
     ----------
@@ -156,9 +156,9 @@ def emmeans(
     C  31.600  1.737  42.0    28.095    35.105
     >>> print(means.pairs().round(3).to_string(index_names=False))
            estimate     SE    df  t.ratio  p.value
-    A - B     1.478  2.456  42.0    0.602    0.820
-    A - C     1.522  2.456  42.0    0.620    0.810
-    B - C     0.044  2.456  42.0    0.018    1.000
+    A - B     1.478  2.456  42.0    0.602     0.82
+    A - C     1.522  2.456  42.0    0.620     0.81
+    B - C     0.044  2.456  42.0    0.018     1.00
     """
     if type not in ("link", "response"):
         raise DataError(f"type={type!r} is not 'link' or 'response'")
@@ -357,14 +357,14 @@ def _weights(method: str | Mapping[str, Any], labels: Sequence[str]) -> tuple[np
     if method == "trt.vs.ctrl":
         return eye[1:] - eye[0], [f"{label} - {labels[0]}" for label in labels[1:]]
     if method == "consec":
-        return eye[1:] - eye[:-1], [f"{b} - {a}" for a, b in zip(labels, labels[1:], strict=False)]
+        return eye[1:] - eye[:-1], [f"{b} - {a}" for a, b in pairwise(labels)]
     if method == "eff":
         return eye - 1.0 / k, [f"{label} effect" for label in labels]
     if method == "poly":
         return _polynomial(k)
     raise DataError(
-        f"method={method!r} is not one of pairwise, revpairwise, trt.vs.ctrl, consec, eff, poly, nor a mapping of names "
-        "to weights"
+        f"method={method!r} is not one of pairwise, revpairwise, trt.vs.ctrl, consec, eff, poly, nor a mapping of "
+        "names to weights"
     )
 
 

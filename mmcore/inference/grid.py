@@ -113,7 +113,7 @@ def kept_columns(design: Design, full: np.ndarray) -> np.ndarray:
 
 def model_rows(design: Design, columns: Mapping[str, Column], variables: Iterable[Variable]) -> np.ndarray:
     """(m, all columns) of the fixed part for values of its variables."""
-    m = len(next((c.codes if isinstance(c, Factor) else c for c in columns.values()), np.zeros(1)))
+    m = max((len(_plain(c)) for c in columns.values()), default=1)
     evaluator = Evaluator(pd.DataFrame(index=range(m)), design.source.memory)
     hidden = {v.hidden: columns[v.name] for v in variables if v.hidden is not None}
     evaluator.columns.update(
@@ -124,6 +124,13 @@ def model_rows(design: Design, columns: Mapping[str, Column], variables: Iterabl
         label = deparse(expr)
         found[label] = hidden[label] if label in hidden else evaluator.variable(expr)
     return design.coding.matrix(found, m)
+
+
+def _plain(column: Column) -> np.ndarray:
+    """(n,) codes or numbers."""
+    if isinstance(column, Factor):
+        return column.codes
+    return column.values if isinstance(column, Matrix) else column
 
 
 def _expressions(design: Design) -> list[Expr]:
@@ -168,7 +175,7 @@ def _variable(design: Design, expr: Expr, name: str, used: Mapping[str, Column],
 
 
 def _from_data(design: Design, data: pd.DataFrame, name: str) -> Column:
-    column = read_column(data, name)
+    column: Column = read_column(data, name)
     if len(data) != design.n_input:
         raise DataError(f"data has {len(data)} rows; the model was fitted to data of {design.n_input}")
     column = column if design.rows is None else take_rows(column, design.rows)
@@ -236,7 +243,7 @@ def nestings(variables: tuple[Variable, ...]) -> list[tuple[str, str]]:
 
 
 def _placed(variable: Variable, wanted: Any) -> Variable:
-    values = [wanted] if np.isscalar(wanted) else list(wanted)
+    values: list[Any] = [wanted] if np.isscalar(wanted) else list(wanted)
     if not values:
         raise DataError(f"at[{variable.name!r}] is empty: name at least one value")
     if not variable.is_factor:
@@ -257,4 +264,8 @@ def _placed(variable: Variable, wanted: Any) -> Variable:
 def _text(value: Any) -> str:
     if isinstance(value, bool | np.bool_):
         return str(value).upper()
-    return format_number(float(value)) if isinstance(value, int | float | np.number) else str(value)
+    return (
+        format_number(float(value))
+        if isinstance(value, int | float | np.integer | np.floating)
+        else str(value)
+    )

@@ -21,6 +21,17 @@ METHODS = ("kenward-roger", "satterthwaite", "asymptotic")
 
 
 @dataclass(frozen=True, slots=True)
+class Known:
+    """Degrees of freedom that are the same for every function."""
+
+    value: float
+
+    def __call__(self, row: np.ndarray) -> float:
+        """The value."""
+        return self.value
+
+
+@dataclass(frozen=True, slots=True)
 class Precision:
     """Covariance of the fixed effects and degrees of freedom of their linear functions."""
 
@@ -63,7 +74,7 @@ def _of_mixed(fit: Fit, ddf: str | None) -> Precision:
         known = fit.residual is None
         ddf = ("kenward-roger" if fit.reml else "satterthwaite") if known else "asymptotic"
     if ddf == "asymptotic":
-        return Precision(fit.vcov.to_numpy(), lambda row: np.inf, ddf)
+        return Precision(fit.vcov.to_numpy(), Known(np.inf), ddf)
     found = kenward_roger(fit) if ddf == "kenward-roger" else satterthwaite(fit)
     return Precision(found.vcov, found.df, ddf)
 
@@ -73,7 +84,7 @@ def _of_others(fit: Fit, ddf: str | None) -> Precision:
         raise UnsupportedError(f"ddf={ddf!r} is for linear mixed models (mm.lmer); leave ddf out")
     known = isinstance(fit, GeneralizedFit) and (fit.is_mixed or fit.family.dispersion_known)
     df = np.inf if known or ddf == "asymptotic" else float(fit.nobs - fit.design.p)
-    return Precision(fit.vcov.to_numpy(), lambda row: df, "asymptotic" if np.isinf(df) else "residual")
+    return Precision(fit.vcov.to_numpy(), Known(df), "asymptotic" if np.isinf(df) else "residual")
 
 
 def _checked(fit: Fit, vcov: Any) -> np.ndarray:

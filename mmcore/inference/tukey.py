@@ -18,6 +18,7 @@ __all__ = ["range_quantile", "range_sf"]
 
 STEP, REACH = 0.25, 9.5  # of the rule over z, about w / 2
 SCAN, FINE = 200, 160  # points over log s: to find where the integrand lives, and to sum it
+WIDEST = 0.14  # step over log s at which the rule errs by exp(-pi^2 / (2 step)), 1e-15
 LOST = -40.0  # log of the part of an integrand that is left out
 SMALL = -38.0  # log b at which (1 - b)^(k - 1) is 1 - (k - 1) b to the last digit
 LARGE_DF = 1e8  # degrees of freedom that are infinite
@@ -32,7 +33,7 @@ def range_sf(q: float, k: int, df: float) -> float:
     if df >= LARGE_DF:
         return float(np.exp(_log_normal_tail(np.array([q]), k)[0]))
     ends = _interval(np.linspace(*_log_s_limits(df), SCAN), q, k, df)
-    u, h = np.linspace(*ends, FINE, retstep=True)
+    u, h = np.linspace(*ends, max(FINE, int((ends[1] - ends[0]) / WIDEST)), retstep=True)
     return float(min(np.exp(_log_integrand(u, q, k, df)).sum() * h, 1.0))
 
 
