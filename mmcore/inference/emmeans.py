@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations, pairwise
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -66,7 +66,7 @@ class Means:
 class MarginalMeans(pd.DataFrame):
     """A table of estimated marginal means, with ``pairs`` and ``contrast``; what is cut from it is a plain frame."""
 
-    _metadata = ("means",)
+    _metadata: ClassVar[list[str]] = ["means"]  # what pandas carries over copies
     means: Means
 
     @property

@@ -84,9 +84,8 @@ class Grid:
     @cached_property
     def full_rows(self) -> np.ndarray:
         """(m, all columns) rows of the model matrix, aliased columns included."""
-        return model_rows(
-            self.design, {v.name: v.chosen(self.points(v.name)) for v in self.variables}, self.variables
-        )
+        columns = {v.name: v.chosen(self.points(v.name)) for v in self.variables}
+        return model_rows(self.design, columns, self.variables, len(self.index))
 
     @property
     def rows(self) -> np.ndarray:
@@ -111,9 +110,10 @@ def kept_columns(design: Design, full: np.ndarray) -> np.ndarray:
     return full[:, [design.coding.names.index(name) for name in design.x_names]]
 
 
-def model_rows(design: Design, columns: Mapping[str, Column], variables: Iterable[Variable]) -> np.ndarray:
-    """(m, all columns) of the fixed part for values of its variables."""
-    m = max((len(_plain(c)) for c in columns.values()), default=1)
+def model_rows(
+    design: Design, columns: Mapping[str, Column], variables: Iterable[Variable], m: int
+) -> np.ndarray:
+    """(m, all columns) of the fixed part for m values of each of its variables."""
     evaluator = Evaluator(pd.DataFrame(index=range(m)), design.source.memory)
     hidden = {v.hidden: columns[v.name] for v in variables if v.hidden is not None}
     evaluator.columns.update(
@@ -124,13 +124,6 @@ def model_rows(design: Design, columns: Mapping[str, Column], variables: Iterabl
         label = deparse(expr)
         found[label] = hidden[label] if label in hidden else evaluator.variable(expr)
     return design.coding.matrix(found, m)
-
-
-def _plain(column: Column) -> np.ndarray:
-    """(n,) codes or numbers."""
-    if isinstance(column, Factor):
-        return column.codes
-    return column.values if isinstance(column, Matrix) else column
 
 
 def _expressions(design: Design) -> list[Expr]:

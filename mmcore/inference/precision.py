@@ -61,30 +61,34 @@ def precision_of(fit: Fit, ddf: str | None = None, vcov: Any = None) -> Precisio
     """
     if ddf is not None and ddf not in METHODS:
         raise DataError(f"ddf={ddf!r} is not one of {', '.join(METHODS)}")
-    found = _of_mixed(fit, ddf) if _is_linear_mixed(fit) else _of_others(fit, ddf)
-    return found if vcov is None else Precision(_checked(fit, vcov), found.df_of, found.method)
+    own = None if vcov is None else _checked(fit, vcov)
+    return _of_mixed(fit, ddf, own) if _is_linear_mixed(fit) else _of_others(fit, ddf, own)
 
 
 def _is_linear_mixed(fit: Fit) -> bool:
     return bool(fit.design.terms) and not isinstance(fit, GeneralizedFit)
 
 
-def _of_mixed(fit: Fit, ddf: str | None) -> Precision:
+def _of_mixed(fit: Fit, ddf: str | None, own: np.ndarray | None) -> Precision:
     if ddf is None:
         known = fit.residual is None
         ddf = ("kenward-roger" if fit.reml else "satterthwaite") if known else "asymptotic"
     if ddf == "asymptotic":
-        return Precision(fit.vcov.to_numpy(), Known(np.inf), ddf)
+        return Precision(_vcov(fit, own), Known(np.inf), ddf)
     found = kenward_roger(fit) if ddf == "kenward-roger" else satterthwaite(fit)
-    return Precision(found.vcov, found.df, ddf)
+    return Precision(found.vcov if own is None else own, found.df, ddf)
 
 
-def _of_others(fit: Fit, ddf: str | None) -> Precision:
+def _vcov(fit: Fit, own: np.ndarray | None) -> np.ndarray:
+    return fit.vcov.to_numpy() if own is None else own
+
+
+def _of_others(fit: Fit, ddf: str | None, own: np.ndarray | None) -> Precision:
     if ddf in ("kenward-roger", "satterthwaite"):
         raise UnsupportedError(f"ddf={ddf!r} is for linear mixed models (mm.lmer); leave ddf out")
     known = isinstance(fit, GeneralizedFit) and (fit.is_mixed or fit.family.dispersion_known)
     df = np.inf if known or ddf == "asymptotic" else float(fit.nobs - fit.design.p)
-    return Precision(fit.vcov.to_numpy(), Known(df), "asymptotic" if np.isinf(df) else "residual")
+    return Precision(_vcov(fit, own), Known(df), "asymptotic" if np.isinf(df) else "residual")
 
 
 def _checked(fit: Fit, vcov: Any) -> np.ndarray:
