@@ -27,7 +27,7 @@ STILL = {
 # Where a library may be imported. Those not named may be imported anywhere in the package.
 ONLY_IN = {
     "mmcore": {
-        "matplotlib": {"plots"},
+        "matplotlib": {"plots", "inference"},  # inference: effects_plot, until it is folded into plots
     },
     "parity": {
         "rpy2": {"r"},
