@@ -1,0 +1,1 @@
+"""Inference: is an effect real, and how large may it be."""
