@@ -7,13 +7,15 @@ after a number of steps.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 
 from ..errors import FitError
-from .held import Minimum
+from .parameters import Parameter
+from .settle import Minimum
 
 __all__ = ["Curve", "Held", "Node"]
 
@@ -23,7 +25,6 @@ APART = 2e-3  # distance in zeta of points that are interpolated together
 POINTS = 6
 FIRST_Z = 0.35  # where the first point beside the optimum is wanted
 REACH = 4.0  # a step goes at most to this many times the distance of the farthest point
-FLAT = 1e9  # times the first step: a profile that is still below is flat
 
 
 class Held(Protocol):
@@ -33,6 +34,8 @@ class Held(Protocol):
     start: np.ndarray  # free coordinates at the optimum
 
     def minimum(self, v: float, start: np.ndarray) -> Minimum: ...
+
+    def estimates(self, v: float, psi: np.ndarray, every: Sequence[Parameter]) -> np.ndarray: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,9 +50,13 @@ class Node:
 class Curve:
     """zeta(v) of one parameter, and its inverse."""
 
-    def __init__(self, held: Held, estimate: float, f: float, step: float, scale: float = 1.0) -> None:
-        """``f``: the criterion at the optimum; ``step``: a guess of a standard error; ``scale`` divides rises."""
+    def __init__(
+        self, held: Held, estimate: float, f: float, step: float, scale: float = 1.0, far: float = 1e9
+    ) -> None:
+        """``f``: the criterion at the optimum; ``step``: a guess of a standard error; ``scale`` divides rises; a
+        profile that is still below after ``far`` steps is flat."""
         self.held, self.estimate, self.f, self.step, self.scale = held, estimate, f, step, scale
+        self.far = far
         self.nodes = [Node(estimate, 0.0, held.start)]
         self.ends: dict[float, Node] = {}
 
@@ -110,7 +117,7 @@ class Curve:
             inside = min(near, far) < v < max(near, far)
             return v if inside and v != near and v != far else 0.5 * (near + far)
         reach = max([side * (n.v - self.estimate) for n in self.nodes if np.sign(n.zeta) == side] + [self.step])
-        if reach > FLAT * self.step:
+        if reach > self.far * self.step:
             return float(side * np.inf)
         ahead = side * (v - self.estimate)
         if not side * (near - self.estimate) < ahead < REACH * reach:
