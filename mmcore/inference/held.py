@@ -21,7 +21,7 @@ from .parameters import Parameter, values
 from .rows import combined
 from .settle import Minimum, free_bounds, settle
 
-__all__ = ["HeldLinear"]
+__all__ = ["HeldLinear", "of_rss"]
 
 SMALL = 1e-3  # standard deviation, in units of sigma, from which the covariance without the effect is read
 MOST_LOG_SIGMA = 300.0
