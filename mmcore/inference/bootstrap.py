@@ -18,7 +18,7 @@ from ..fit import Fit
 from ..glmfit import GeneralizedFit
 from .level import tails
 from .optimum import require_residual
-from .parameters import parameters, values
+from .parameters import parameters, require_fit, values
 from .replicate import BLOCK, Block, Plan, Replicates, run, statistic_of, without_cluster
 from .resample import cluster_codes
 
@@ -176,6 +176,7 @@ def bootstrap(
     if isinstance(nsim, bool) or not isinstance(nsim, Integral) or nsim < 2:
         raise DataError(f"nsim must be a whole number of at least 2 replicates, got {nsim!r}")
     blocks = _blocks(plan, int(nsim), rng)
+    _check(executor)
     if executor is None:
         tasks = [blocks[at : at + TOGETHER] for at in range(0, len(blocks), TOGETHER)]
     else:
@@ -186,6 +187,7 @@ def bootstrap(
 
 
 def _plan(fit: Fit, type: str, cluster: Any, statistic: Any) -> Plan:
+    require_fit(fit, "bootstrap")
     if type not in TYPES:
         raise UnsupportedError(f"type={type!r} is not one of {', '.join(map(repr, TYPES))}")
     if type == "residual" and isinstance(fit, GeneralizedFit):
@@ -198,6 +200,18 @@ def _plan(fit: Fit, type: str, cluster: Any, statistic: Any) -> Plan:
         raise UnsupportedError("a model with residual='varident(...)' has a parametric bootstrap only")
     labels = cluster if cluster is None or isinstance(cluster, str) else np.asarray(cluster)
     return Plan(fit, type, cluster_codes(fit, labels) if type == "cluster" else None, statistic)
+
+
+def _check(executor: Any) -> None:
+    """Raise UnsupportedError for the name of a joblib backend that is none, or without joblib."""
+    if not isinstance(executor, str):
+        return
+    try:
+        from joblib.parallel import BACKENDS
+    except ImportError as error:
+        raise UnsupportedError(f"executor={executor!r} needs joblib, which is not installed") from error
+    if executor not in BACKENDS:
+        raise UnsupportedError(f"executor={executor!r} is no backend of joblib; it has {', '.join(sorted(BACKENDS))}")
 
 
 def _blocks(plan: Plan, nsim: int, rng: Any) -> list[Block]:

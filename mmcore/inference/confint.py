@@ -15,7 +15,7 @@ from ..linear import LinearFit
 from .bootstrap import bootstrap
 from .level import tails
 from .optimum import require_residual
-from .parameters import chosen, parameters
+from .parameters import chosen, parameters, require_fit
 from .profile import profile_limits
 
 __all__ = ["confint"]
@@ -85,6 +85,7 @@ def confint(
     sigma  27.814  34.591
     Days    8.887  12.048
     """
+    require_fit(fit, "confint")
     tails(level)
     if method not in METHODS:
         raise UnsupportedError(f"method={method!r} is not one of {', '.join(map(repr, METHODS))}")

@@ -23,6 +23,7 @@ MOST_STEPS = 60  # points per limit
 NEAR = 1e-5  # distance in zeta from which the interpolation is the answer
 APART = 2e-3  # distance in zeta of points that are interpolated together
 POINTS = 6
+UNEXPECTED = 0.3  # relative difference of a point from its prediction at which other starts are tried
 FIRST_Z = 0.35  # where the first point beside the optimum is wanted
 REACH = 4.0  # a step goes at most to this many times the distance of the farthest point
 
@@ -32,6 +33,7 @@ class Held(Protocol):
 
     domain: tuple[float, float]
     start: np.ndarray  # free coordinates at the optimum
+    open_ended: bool  # whether the model can end where the likelihood is still finite: means at the edge of a family's
 
     def minimum(self, v: float, start: np.ndarray) -> Minimum: ...
 
@@ -67,17 +69,26 @@ class Curve:
         if on_boundary and v in self.ends:
             return self.ends[v]
         side = 1.0 if v > self.estimate or v >= high else -1.0
-        try:
-            found = self.held.minimum(v, self._psi(v))
-        except FitError:
-            return Node(v, side * np.inf, self.held.start)
-        rise = (found.f - self.f) / self.scale
-        node = Node(v, side * float(np.sqrt(max(rise, 0.0))), found.psi)
+        predicted, psi = self._predicted(v)
+        node = self._settled(v, side, psi)
+        if not abs(node.zeta - predicted) < UNEXPECTED * (1.0 + abs(predicted)):
+            near = min(self.nodes, key=lambda n: abs(n.v - v))
+            tried = [node, *(self._settled(v, side, start) for start in (near.psi, self.held.start))]
+            node = min(tried, key=lambda n: abs(n.zeta))
         if on_boundary:
             self.ends[v] = node
         else:
             self.nodes.append(node)
         return node
+
+    def _settled(self, v: float, side: float, start: np.ndarray) -> Node:
+        """The point at v that is found from a start."""
+        try:
+            found = self.held.minimum(v, start)
+        except FitError:
+            return Node(v, side * np.inf, self.held.start)
+        rise = (found.f - self.f) / self.scale
+        return Node(v, side * float(np.sqrt(max(rise, 0.0))), found.psi)
 
     def limit(self, zeta: float) -> Node:
         """The point where the curve has the value ``zeta``, or the end of the domain if that comes first (its own zeta
@@ -100,7 +111,9 @@ class Curve:
             else:
                 far = v
             if np.isfinite(far) and abs(far - near) <= 1e-12 * max(abs(far), abs(near)):
-                return node if np.isfinite(node.zeta) else Node(near, zeta, self.held.start)
+                if self.held.open_ended:
+                    return Node(near, zeta, self._predicted(near)[1])
+                break
         raise FitError(
             f"the profile has no point with zeta = {zeta:.4g} after {MOST_STEPS} steps: the criterion jumps between "
             f"{near:.6g} and {far:.6g}, where the model has several optima. Use method='boot', or a simpler model"
@@ -116,7 +129,7 @@ class Curve:
         if np.isfinite(far):
             inside = min(near, far) < v < max(near, far)
             return v if inside and v != near and v != far else 0.5 * (near + far)
-        reach = max([side * (n.v - self.estimate) for n in self.nodes if np.sign(n.zeta) == side] + [self.step])
+        reach = max(side * (near - self.estimate), self.step)
         if reach > self.far * self.step:
             return float(side * np.inf)
         ahead = side * (v - self.estimate)
@@ -132,6 +145,8 @@ class Curve:
         out: list[Node] = []
         for i in np.argsort(distance, kind="stable"):
             node = self.nodes[i]
+            if np.isinf(distance[i]):
+                break
             if np.isfinite(node.zeta) and all(abs(node.zeta - o.zeta) > APART for o in out):
                 out.append(node)
             if len(out) == POINTS:
@@ -142,18 +157,20 @@ class Curve:
         known = self._known([abs(n.zeta - zeta) for n in self.nodes])
         return float(_weights([n.zeta for n in known], zeta) @ [n.v for n in known])
 
-    def _psi(self, v: float) -> np.ndarray:
-        """Free coordinates predicted at v."""
-        known = self._known([abs(n.v - v) for n in self.nodes])
-        if len({n.v for n in known}) < len(known):
-            return known[0].psi
-        return _weights([n.v for n in known], v) @ np.array([n.psi for n in known])
+    def _predicted(self, v: float) -> tuple[float, np.ndarray]:
+        """zeta and free coordinates expected at v, from the points on its side of the optimum."""
+        side = np.sign(v - self.estimate)
+        known = self._known([abs(n.v - v) if side * (n.v - self.estimate) >= 0 else np.inf for n in self.nodes])
+        if len({n.v for n in known}) < len(known) or len(known) < 2:
+            return (v - self.estimate) / self.step, known[0].psi
+        weights = _weights([n.v for n in known], v)
+        return float(weights @ [n.zeta for n in known]), weights @ np.array([n.psi for n in known])
 
     def _at(self, zeta: float, node: Node) -> Node:
         """The point at exactly ``zeta``, close to a node."""
         v = self._interpolated(zeta)
         low, high = self.held.domain
-        return Node(v, zeta, self._psi(v)) if low < v < high else node
+        return Node(v, zeta, self._predicted(v)[1]) if low < v < high else node
 
 
 def _weights(x: list[float], at: float) -> np.ndarray:

@@ -24,7 +24,7 @@ from .settle import Minimum, free_bounds, settle
 __all__ = ["HeldLinear", "of_rss"]
 
 SMALL = 1e-3  # standard deviation, in units of sigma, from which the covariance without the effect is read
-MOST_LOG_SIGMA = 300.0
+MOST_LOG_SIGMA = 20.0  # sigma stays within exp(+-20) of its estimate
 
 
 class Linear:
@@ -60,9 +60,12 @@ class Scaled(Linear):
     rest.
     """
 
-    def __init__(self, criterion: Criterion, base: np.ndarray, B: np.ndarray, i: int, v: float) -> None:
+    def __init__(
+        self, criterion: Criterion, base: np.ndarray, B: np.ndarray, i: int, v: float, sigma: float
+    ) -> None:
+        """``sigma``: the estimate."""
         super().__init__(criterion, base, B)
-        self.i, self.v = i, v
+        self.i, self.v, self.center = i, v, float(np.log(sigma))
         if self.bounds is not None:
             self.bounds = np.append(-np.inf, self.bounds[0]), np.append(np.inf, self.bounds[1])
 
@@ -74,7 +77,7 @@ class Scaled(Linear):
 
     def factor(self, psi: np.ndarray) -> Factor:
         """The model there."""
-        if not abs(psi[0]) < MOST_LOG_SIGMA:
+        if not abs(psi[0] - self.center) < MOST_LOG_SIGMA:
             raise FitError("the residual standard deviation runs off to zero or infinity")
         like = replace(self.criterion.like, sigma=float(np.exp(psi[0])))
         return Criterion(self.criterion.kernel, self.covariance, like).factor(self.par(psi))
@@ -103,6 +106,8 @@ def of_rss(criterion: Criterion, par: np.ndarray, factor: Factor, g: np.ndarray)
 
 class HeldLinear:
     """One parameter of a linear mixed model: the criterion as a function of its value, all others re-optimized."""
+
+    open_ended = False
 
     def __init__(self, ml: Criterion, par: np.ndarray, sigma: float, which: Parameter) -> None:
         """``ml``: the likelihood, in standard parameters; ``par`` and ``sigma`` where it is largest."""
@@ -140,7 +145,8 @@ class HeldLinear:
         """The objective with the parameter at v, not zero if that is a standard deviation."""
         if self.scaled:
             assert self.constraint.index is not None
-            return Scaled(self._made(self.constraint, v), *self.constraint.at(v), self.constraint.index, v)
+            made, own = self._made(self.constraint, v), self.constraint
+            return Scaled(made, *own.at(v), self.constraint.index, v, self.sigma)
         return self._objective(self.constraint, v)
 
     def _objective(self, constraint: Constraint, v: float) -> Linear:

@@ -27,6 +27,7 @@ class HeldGeneralized:
     """One coefficient of a model without random effects: the deviance as a function of its value."""
 
     domain = (-np.inf, np.inf)
+    open_ended = True
 
     def __init__(self, fit: GeneralizedFit, which: Parameter) -> None:
         self.fit, self.j = fit, which.i
@@ -94,6 +95,8 @@ class _Affine:
 
 class HeldMixed:
     """One parameter of a generalized mixed model; the dispersion is known, so standard deviations are absolute."""
+
+    open_ended = True
 
     def __init__(self, fit: GeneralizedFit, which: Parameter) -> None:
         solution = fit.solution

@@ -26,6 +26,7 @@ EXACT = 64 * np.finfo(float).eps  # relative residual that is rounding of the re
 COR_STEP, SD_STEP = 0.3, 0.15  # guesses of a standard error, of sd in units of itself
 LEAST_SD = 1e-3  # ... and at least in units of sigma
 FAR_GLM, FAR = 60.0, 1e9  # standard errors from the estimate at which a profile is called flat
+WIDE_ETA = 10.0  # change of a linear predictor that is large on the scale of any link with a known dispersion
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +112,7 @@ class _Parabola:
     """One coefficient of a linear model: ((v - estimate) / standard error)^2, the square of t."""
 
     domain = (-np.inf, np.inf)
+    open_ended = False
 
     def __init__(self, fit: LinearFit, which: Parameter) -> None:
         self.fit, self.j = fit, which.i
@@ -133,10 +135,18 @@ def _of_lm(fit: LinearFit) -> Optimum:
 
 def _of_glm(fit: GeneralizedFit) -> Optimum:
     every = tuple(p for p in parameters(fit) if p.kind == "beta")
+    se = fit.se.to_numpy()
+    if fit.family.dispersion_known:  # standard errors of separated data are as large as the optimizer went
+        se = np.minimum(se, WIDE_ETA / _spread(fit.design.X))
+    far = FAR_GLM + 3.0 * float(np.max(np.abs(fit.beta) / se, initial=0.0))
     return Optimum(
-        every, fit.beta, fit.se.to_numpy(), fit.deviance, fit.dispersion,
-        lambda which: HeldGeneralized(fit, which), FAR_GLM,
-    )  # fmt: skip
+        every, fit.beta, se, fit.deviance, fit.dispersion, lambda which: HeldGeneralized(fit, which), far
+    )
+
+
+def _spread(X: np.ndarray) -> np.ndarray:
+    """(p,) root mean square of what each column of X adds to the others."""
+    return np.sqrt(1.0 / np.diag(np.linalg.pinv(X.T @ X)) / len(X)) if X.shape[1] else np.zeros(0)
 
 
 # --- mixed models ---------------------------------------------------------------------------------------------------

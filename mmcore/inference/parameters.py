@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -12,7 +13,7 @@ from ..errors import DataError
 from ..fit import Fit
 from ..glmfit import GeneralizedFit
 
-__all__ = ["Parameter", "chosen", "has_sigma", "parameters", "structures_of", "values"]
+__all__ = ["Parameter", "chosen", "has_sigma", "parameters", "require_fit", "structures_of", "values"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +25,12 @@ class Parameter:
     term: int = -1  # position in design.terms
     i: int = 0  # effect, or row of a correlation; position of a coefficient
     j: int = 0  # column of a correlation
+
+
+def require_fit(fit: Any, verb: str) -> None:
+    """Raise DataError unless ``fit`` is a fitted model."""
+    if not isinstance(fit, Fit):
+        raise DataError(f"{verb} needs a fitted model (of mm.lm, mm.glm, mm.lmer or mm.glmer), not {type(fit).__name__}")
 
 
 def has_sigma(fit: Fit) -> bool:
@@ -98,6 +105,8 @@ def chosen(
     coefficients, None all."""
     if parm is None:
         return list(every)
+    if not isinstance(parm, str | Iterable):
+        raise DataError(f"parm: give names of parameters, not {parm!r}; there are {', '.join(p.name for p in every)}")
     names = [parm] if isinstance(parm, str) else list(parm)
     by_name, out = {p.name: p for p in every}, []
     for name in names:

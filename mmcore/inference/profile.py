@@ -14,7 +14,7 @@ from ..fit import Fit
 from ..linear import LinearFit
 from .level import tails
 from .optimum import Optimum, optimum_of
-from .parameters import Parameter, chosen
+from .parameters import chosen, Parameter, require_fit
 
 __all__ = ["LikelihoodProfile", "profile", "profile_limits", "quantiles"]
 
@@ -93,6 +93,7 @@ def profile(
     >>> table[[".zeta", "sigma"]].round(3).to_numpy().tolist()
     [[-2.0, 38.104], [0.0, 49.51], [2.0, 67.982]]
     """
+    require_fit(fit, "profile")
     if not zeta_max > 0 or steps < 1:
         raise DataError(f"a profile needs zeta_max > 0 and steps >= 1, got zeta_max={zeta_max!r}, steps={steps!r}")
     best = optimum_of(fit)
@@ -126,11 +127,11 @@ def profile_limits(fit: Fit, parm: str | Sequence[str] | None, level: float) -> 
 
     A limit beyond the domain is its end: 0 for a standard deviation, -1 or 1 for a correlation.
     """
-    best = optimum_of(fit)
+    zetas, best = quantiles(fit, level), optimum_of(fit)
     rows = {}
     for which in chosen(best.every, parm):
         curve = best.curve(which)
-        rows[which.name] = [curve.limit(z).v for z in quantiles(fit, level)]
+        rows[which.name] = [curve.limit(z).v for z in zetas]
     return pd.DataFrame.from_dict(rows, orient="index", columns=["low", "high"])
 
 

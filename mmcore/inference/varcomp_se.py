@@ -17,7 +17,7 @@ from ..glmfit import GeneralizedFit
 from ..laplace import JointLaplace
 from .held import of_rss
 from .level import tails
-from .parameters import Parameter, has_sigma, parameters
+from .parameters import has_sigma, Parameter, parameters, require_fit
 
 __all__ = ["varcomp_se"]
 
@@ -67,6 +67,7 @@ def varcomp_se(fit: Fit, level: float = 0.95) -> pd.DataFrame:
     >>> varcomp_se(fit).round(1).loc["var_Residual"].tolist()
     [2451.2, 707.6, 1392.1, 4316.3]
     """
+    require_fit(fit, "varcomp_se")
     z = float(norm.ppf(tails(level)[1]))
     information = _of_generalized(fit) if isinstance(fit, GeneralizedFit) else _of_linear(fit)
     wanted = [p for p in parameters(fit) if p.kind != "beta"]
