@@ -75,12 +75,16 @@ class Bootstrap:
     def _limits(self, name: str, method: str, p: np.ndarray, a: float) -> list[float]:
         draws, estimate = self.replicates[name].dropna().to_numpy(), float(self.estimate[name])
         if len(draws) < 2:
-            raise FitError(f"{name}: {len(draws)} replicates succeeded, which is no distribution; see .failures")
+            raise FitError(
+                f"{name}: {len(draws)} replicates succeeded, which is no distribution; see .failures"
+            )
         if method == "bca":
             p = _adjusted(draws, estimate, p, a)
         if (len(draws) + 1) * min(p[0], 1.0 - p[1]) < 1.0:
             warnings.warn(
-                MixedModelWarning(f"{name}: {len(draws)} replicates are too few for this level; limits are the extremes"),
+                MixedModelWarning(
+                    f"{name}: {len(draws)} replicates are too few for this level; limits are the extremes"
+                ),
                 stacklevel=4,
             )
         low, high = np.quantile(draws, p, method="weibull")
@@ -191,7 +195,9 @@ def _plan(fit: Fit, type: str, cluster: Any, statistic: Any) -> Plan:
     if type not in TYPES:
         raise UnsupportedError(f"type={type!r} is not one of {', '.join(map(repr, TYPES))}")
     if type == "residual" and isinstance(fit, GeneralizedFit):
-        raise UnsupportedError("residuals of a generalized model have no common distribution: use type='parametric'")
+        raise UnsupportedError(
+            "residuals of a generalized model have no common distribution: use type='parametric'"
+        )
     if cluster is not None and type != "cluster":
         raise DataError(f"cluster= is for type='cluster', not {type!r}")
     fit.require_rows("bootstrap")
@@ -211,7 +217,9 @@ def _check(executor: Any) -> None:
     except ImportError as error:
         raise UnsupportedError(f"executor={executor!r} needs joblib, which is not installed") from error
     if executor not in BACKENDS:
-        raise UnsupportedError(f"executor={executor!r} is no backend of joblib; it has {', '.join(sorted(BACKENDS))}")
+        raise UnsupportedError(
+            f"executor={executor!r} is no backend of joblib; it has {', '.join(sorted(BACKENDS))}"
+        )
 
 
 def _blocks(plan: Plan, nsim: int, rng: Any) -> list[Block]:
@@ -243,7 +251,8 @@ def _collected(plan: Plan, parts: list[Replicates]) -> Bootstrap:
     replicates = pd.DataFrame(np.concatenate([p.values for p in parts]), columns=list(estimate))
     if failures:
         warnings.warn(
-            MixedModelWarning(f"{len(failures)} of {first} replicates could not be fitted: see .failures"), stacklevel=3
+            MixedModelWarning(f"{len(failures)} of {first} replicates could not be fitted: see .failures"),
+            stacklevel=3,
         )
     return Bootstrap(
         replicates, pd.Series(estimate, name="estimate", dtype=float),

@@ -111,5 +111,9 @@ def _wald(fit: Fit, parm: str | Sequence[str] | None, level: float) -> pd.DataFr
 
 def _boot(fit: Fit, parm: str | Sequence[str] | None, level: float, options: dict[str, Any]) -> pd.DataFrame:
     wanted = [p.name for p in chosen(parameters(fit), parm)]
-    interval, nsim, rng = options.pop("interval", "percentile"), options.pop("nsim", 500), options.pop("rng", None)
+    interval, nsim, rng = (
+        options.pop("interval", "percentile"),
+        options.pop("nsim", 500),
+        options.pop("rng", None),
+    )
     return bootstrap(fit, nsim, rng, **options).confint(level, interval).loc[wanted]

@@ -66,7 +66,11 @@ def _cor(cov: BlockCovariance, par: np.ndarray, which: Parameter) -> Constraint:
     ordered = _ordered(cov, which.term, (which.j, which.i))
     first = _first(cov, which)
     below, pivot = first + 1, first + cov.structures[which.term].k  # L_21 and L_22
-    B, zero, here = np.delete(np.eye(cov.n_par), pivot, axis=1), np.zeros(cov.n_par), ordered.from_standard(par)
+    B, zero, here = (
+        np.delete(np.eye(cov.n_par), pivot, axis=1),
+        np.zeros(cov.n_par),
+        ordered.from_standard(par),
+    )
     start = np.delete(here, pivot)
     start[below] = np.hypot(here[below], here[pivot])
 

@@ -160,7 +160,9 @@ class Curve:
     def _predicted(self, v: float) -> tuple[float, np.ndarray]:
         """zeta and free coordinates expected at v, from the points on its side of the optimum."""
         side = np.sign(v - self.estimate)
-        known = self._known([abs(n.v - v) if side * (n.v - self.estimate) >= 0 else np.inf for n in self.nodes])
+        known = self._known(
+            [abs(n.v - v) if side * (n.v - self.estimate) >= 0 else np.inf for n in self.nodes]
+        )
         if len({n.v for n in known}) < len(known) or len(known) < 2:
             return (v - self.estimate) / self.step, known[0].psi
         weights = _weights([n.v for n in known], v)

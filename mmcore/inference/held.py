@@ -131,7 +131,9 @@ class HeldLinear:
     def estimates(self, v: float, psi: np.ndarray, every: Sequence[Parameter]) -> np.ndarray:
         """(len(every),) all parameters at a minimum."""
         zero = v == 0.0 and self.which.kind == "sd"
-        objective = self._objective(self._without(np.zeros(self.ml.covariance.n_par)), v) if zero else self.at(v)
+        objective = (
+            self._objective(self._without(np.zeros(self.ml.covariance.n_par)), v) if zero else self.at(v)
+        )
         factor = objective.factor(psi)
         profile, p = factor.profile, objective.criterion.kernel.A.p
         gamma = np.linalg.solve(profile.LS[:p, :p].T, profile.LS[p, :p]) if p else np.zeros(0)

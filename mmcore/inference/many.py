@@ -51,7 +51,9 @@ def fit_many(criterion: Criterion, par: np.ndarray, Y: np.ndarray) -> Fitted:
     model = _Model(criterion)
     size = max(16, MEMORY // model.nbytes)
     parts = [_fit(model, model.bind(Y[at : at + size]), par) for at in range(0, len(Y), size)]
-    return Fitted(*(np.concatenate([getattr(x, name) for x in parts]) for name in Fitted.__dataclass_fields__))
+    return Fitted(
+        *(np.concatenate([getattr(x, name) for x in parts]) for name in Fitted.__dataclass_fields__)
+    )
 
 
 class _Model:
@@ -180,7 +182,9 @@ class _Factor:
         # R R' summed over each group and whitened: V[a, b] = half (T^-1 P T^-T)[a, b] half'
         V = np.matmul(T_inv, P.reshape(B, G, K, -1)).reshape(B, G, K, K, m * m)
         V = np.matmul(T_inv[:, :, None], V).reshape(B, G, K, K, m, m)
-        Gram = np.matmul(half[:, None, None], np.matmul(V.sum(axis=1), half.transpose(0, 2, 1)[:, None, None]))
+        Gram = np.matmul(
+            half[:, None, None], np.matmul(V.sum(axis=1), half.transpose(0, 2, 1)[:, None, None])
+        )
         rows = half if model.like.reml else half[:, p:]
         square = np.matmul(rows.transpose(0, 2, 1), rows).reshape(B, 1, m * m, 1)
         outer = np.matmul(V.reshape(B, G, K * K, m * m), square).reshape(B, G, K, K)
@@ -191,7 +195,9 @@ class _Factor:
         g = np.matmul(Ek, grad.reshape(B, K * K, 1))[:, :, 0]
         second = (2.0 * outer - whole).reshape(B, G, K * K)
         Qm = np.matmul(W.reshape(B, G, K * K).transpose(0, 2, 1), second).reshape(B, K, K, K, K)
-        H = np.matmul(np.matmul(Ek, Qm.transpose(0, 4, 1, 2, 3).reshape(B, K * K, K * K)), Ek.transpose(0, 2, 1))
+        H = np.matmul(
+            np.matmul(Ek, Qm.transpose(0, 4, 1, 2, 3).reshape(B, K * K, K * K)), Ek.transpose(0, 2, 1)
+        )
         Pt = np.matmul(Ek, Gram.reshape(B, K * K, m * m))
         Om = np.full((B, m, m), float(model.like.reml))
         Om[:, p, :] = Om[:, :, p] = 1.0

@@ -45,7 +45,9 @@ class Optimum:
         """The profile of a parameter."""
         i = self.every.index(which)
         held, estimate = self.hold(which), float(self.estimate[i])
-        if np.isnan(estimate):  # the correlation of an effect without variance: any value has the same likelihood
+        if np.isnan(
+            estimate
+        ):  # the correlation of an effect without variance: any value has the same likelihood
             estimate = 0.5 * sum(held.domain)
         return Curve(held, estimate, self.f, float(self.step[i]), self.scale, self.far)
 
@@ -205,4 +207,3 @@ def _steps(
         else:
             out[k] = COR_STEP
     return out
-

@@ -30,7 +30,9 @@ class Parameter:
 def require_fit(fit: Any, verb: str) -> None:
     """Raise DataError unless ``fit`` is a fitted model."""
     if not isinstance(fit, Fit):
-        raise DataError(f"{verb} needs a fitted model (of mm.lm, mm.glm, mm.lmer or mm.glmer), not {type(fit).__name__}")
+        raise DataError(
+            f"{verb} needs a fitted model (of mm.lm, mm.glm, mm.lmer or mm.glmer), not {type(fit).__name__}"
+        )
 
 
 def has_sigma(fit: Fit) -> bool:
@@ -68,7 +70,8 @@ def _of_term(structure: Structure, effects: Sequence[str], group: str, t: int) -
     for j, column in enumerate(effects):
         out.append(Parameter(f"sd_{column}|{group}", "sd", t, j))
         out += [
-            Parameter(f"cor_{effects[i]}.{column}|{group}", "cor", t, i, j) for i in range(j + 1, len(effects))
+            Parameter(f"cor_{effects[i]}.{column}|{group}", "cor", t, i, j)
+            for i in range(j + 1, len(effects))
         ]
     return out
 
@@ -106,7 +109,9 @@ def chosen(
     if parm is None:
         return list(every)
     if not isinstance(parm, str | Iterable):
-        raise DataError(f"parm: give names of parameters, not {parm!r}; there are {', '.join(p.name for p in every)}")
+        raise DataError(
+            f"parm: give names of parameters, not {parm!r}; there are {', '.join(p.name for p in every)}"
+        )
     names = [parm] if isinstance(parm, str) else list(parm)
     by_name, out = {p.name: p for p in every}, []
     for name in names:

@@ -95,7 +95,9 @@ def profile(
     """
     require_fit(fit, "profile")
     if not zeta_max > 0 or steps < 1:
-        raise DataError(f"a profile needs zeta_max > 0 and steps >= 1, got zeta_max={zeta_max!r}, steps={steps!r}")
+        raise DataError(
+            f"a profile needs zeta_max > 0 and steps >= 1, got zeta_max={zeta_max!r}, steps={steps!r}"
+        )
     best = optimum_of(fit)
     wanted = chosen(best.every, parm)
     names = [p.name for p in best.every]

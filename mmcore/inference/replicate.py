@@ -131,7 +131,9 @@ def _careful(
 ) -> None:
     """One response through the optimizer of a single fit."""
     kernel = with_response(work.kernel, y)
-    found = minimize(Criterion(kernel, work.covariance, work.like), start, work.covariance.scale_index(), Control())
+    found = minimize(
+        Criterion(kernel, work.covariance, work.like), start, work.covariance.scale_index(), Control()
+    )
     profile, p, known = found.factor.profile, kernel.A.p, work.like.sigma
     gamma = np.linalg.solve(profile.LS[:p, :p].T, profile.LS[p, :p]) if p else np.zeros(0)
     sigma = float(np.sqrt(profile.rss / profile.nu)) if known is None else known
@@ -214,5 +216,7 @@ def without_cluster(plan: Plan, codes: np.ndarray) -> Replicates:
     """The results without each cluster in turn: a jackknife."""
     L = int(codes.max()) + 1
     return _one_by_one(
-        plan, L, lambda i: _refitted(plan.fit, of_clusters(plan.fit.design, codes, np.delete(np.arange(L), i)))
+        plan,
+        L,
+        lambda i: _refitted(plan.fit, of_clusters(plan.fit.design, codes, np.delete(np.arange(L), i))),
     )

@@ -41,10 +41,14 @@ def residual(fit: Fit, B: int, rng: np.random.Generator) -> np.ndarray:
     Carpenter, Goldstein and Rasbash (2003), Applied Statistics 52, 431. For linear models, mixed or not.
     """
     if isinstance(fit, GeneralizedFit):
-        raise UnsupportedError("residuals of a generalized model have no common distribution: use type='parametric'")
+        raise UnsupportedError(
+            "residuals of a generalized model have no common distribution: use type='parametric'"
+        )
     design = fit.design
     levels = [len(t.levels) for t in design.terms]
-    picks = rng.integers(0, [L for L in levels for _ in range(L)] + [design.n] * design.n, size=(B, sum(levels) + design.n))
+    picks = rng.integers(
+        0, [L for L in levels for _ in range(L)] + [design.n] * design.n, size=(B, sum(levels) + design.n)
+    )
     at, eta = 0, np.repeat(_marginal(fit)[None], B, axis=0)
     for t, L in enumerate(levels):
         Sigma = fit.sigma**2 * fit.Lambda[t] @ fit.Lambda[t].T
@@ -94,7 +98,9 @@ def cluster_codes(fit: Fit, cluster: str | np.ndarray | None) -> np.ndarray:
         codes = min(terms, key=lambda t: len(t.levels)).codes
         for term in terms:
             if len(np.unique(np.column_stack([term.codes, codes]), axis=0)) > len(np.unique(term.codes)):
-                raise DataError("cluster: the grouping factors are crossed; name the one whose levels are drawn")
+                raise DataError(
+                    "cluster: the grouping factors are crossed; name the one whose levels are drawn"
+                )
         return codes
     if isinstance(cluster, str):
         found = [t.codes for t in terms if t.group == cluster]
@@ -104,7 +110,9 @@ def cluster_codes(fit: Fit, cluster: str | np.ndarray | None) -> np.ndarray:
         return found[0]
     labels = np.asarray(cluster)
     if labels.shape != (fit.design.n,):
-        raise DataError(f"cluster: one label for each of the {fit.design.n} rows is needed, got shape {labels.shape}")
+        raise DataError(
+            f"cluster: one label for each of the {fit.design.n} rows is needed, got shape {labels.shape}"
+        )
     return np.unique(labels, return_inverse=True)[1]
 
 
@@ -120,14 +128,21 @@ def of_clusters(design: Design, codes: np.ndarray, picked: np.ndarray) -> Design
     rows = np.concatenate(pieces)
     copy = np.repeat(np.arange(len(pieces)), [len(piece) for piece in pieces])
     if len(independent_columns(design.X[rows])) < design.p:
-        raise DataError("the clusters drawn do not determine the fixed effects: columns of X are collinear in them")
+        raise DataError(
+            "the clusters drawn do not determine the fixed effects: columns of X are collinear in them"
+        )
     terms = []
     for term in design.terms:
         own = term.codes[rows]
         nested = len(np.unique(np.column_stack([term.codes, codes]), axis=0)) == len(np.unique(term.codes))
         present, fresh = np.unique(copy * len(term.levels) + own if nested else own, return_inverse=True)
         terms.append(
-            replace(term, codes=fresh.astype(term.codes.dtype), columns=term.columns[rows], levels=np.array([str(x) for x in present], dtype=object))
+            replace(
+                term,
+                codes=fresh.astype(term.codes.dtype),
+                columns=term.columns[rows],
+                levels=np.array([str(x) for x in present], dtype=object),
+            )
         )
     return replace(
         design, y=design.y[rows], X=design.X[rows], terms=tuple(terms), index=design.index[rows],

@@ -43,7 +43,9 @@ def _stacked(parts: list[np.ndarray]) -> np.ndarray:
 def combined(kernel: Kernel, T: np.ndarray) -> Kernel:
     """The kernel with rows T M (r, m) of which the first r - 1 are orthonormal combinations of the fixed effects'."""
     A = kernel.A
-    new = replace(A, p=len(T) - 1, M=T @ A.M, A=T @ A.A @ T.T, R=np.eye(len(T) - 1), gamma0=np.zeros(len(T) - 1))
+    new = replace(
+        A, p=len(T) - 1, M=T @ A.M, A=T @ A.A @ T.T, R=np.eye(len(T) - 1), gamma0=np.zeros(len(T) - 1)
+    )
     return with_rows(kernel, new, [np.tensordot(T, C, 1) for C in kernel.random_products()])
 
 

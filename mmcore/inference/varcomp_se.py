@@ -171,7 +171,10 @@ def _on_boundary(cov: BlockCovariance, par: np.ndarray) -> np.ndarray:
                 at += k - j
         elif isinstance(structure, Diagonal | Compound):
             out += [first + i for i in structure.scale_index if abs(piece[i]) < SINGULAR]
-            if structure.bounds is not None and piece[-1] in (structure.bounds[0][-1], structure.bounds[1][-1]):
+            if structure.bounds is not None and piece[-1] in (
+                structure.bounds[0][-1],
+                structure.bounds[1][-1],
+            ):
                 out.append(first + len(piece) - 1)
         first += structure.n_par
     return np.array(sorted(set(out)), np.intp)
@@ -182,7 +185,9 @@ def _on_boundary(cov: BlockCovariance, par: np.ndarray) -> np.ndarray:
 
 def _of_linear(fit: Fit) -> _Information:
     if not fit.design.terms:
-        raise UnsupportedError("varcomp_se needs random effects: a linear model has one variance, fit.sigma ** 2")
+        raise UnsupportedError(
+            "varcomp_se needs random effects: a linear model has one variance, fit.sigma ** 2"
+        )
     if fit.residual is not None:
         raise UnsupportedError("varcomp_se does not know models with residual='varident(...)'")
     free_sigma = has_sigma(fit)
@@ -208,7 +213,9 @@ def _of_generalized(fit: GeneralizedFit) -> _Information:
         )
     objective, point = fit.solution.objective, fit.solution.point
     if objective is None or point is None or isinstance(objective, JointLaplace):
-        raise UnsupportedError("varcomp_se needs the likelihood in fixed effects and theta: fit with nagq >= 1")
+        raise UnsupportedError(
+            "varcomp_se needs the likelihood in fixed effects and theta: fit with nagq >= 1"
+        )
     p = objective.p
     return _Information(fit.hessian, p, objective.covariance, point.x[p:], 1.0, False)
 
