@@ -38,7 +38,7 @@ quick: setup ## tests without R and without the slow ones
 	@$(BIN)/python -m pytest -q $(PARALLEL) -m "not live and not slow" $(PYTEST)
 
 gate: setup ## the verdict by exit code: live R where it is, and the recorded references
-	@if $(BIN)/python -c 'import sys; from parity.rworker import r_available; sys.exit(not r_available())'; \
+	@if $(BIN)/python -c 'import sys; from parity.r.worker import r_available; sys.exit(not r_available())'; \
 	then $(MAKE) --no-print-directory gate-live; else echo "gate: no live R here (see parity doctor)"; fi
 	@$(MAKE) --no-print-directory gate-recorded
 

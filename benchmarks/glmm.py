@@ -25,12 +25,12 @@ import numpy as np  # noqa: E402
 import pandas as pd  # noqa: E402
 
 import mmcore as mm  # noqa: E402
-from mmcore.formula import parse  # noqa: E402
+from mmcore.formula.parse import parse  # noqa: E402
 from parity.bench import measured  # noqa: E402
 from parity.bench.timing import in_turns, ratio, repeats_for  # noqa: E402
-from parity.engines.r_live import r_column  # noqa: E402
-from parity.rcall import Workers  # noqa: E402
-from parity.rworker import open_workers, r_environment  # noqa: E402
+from parity.r.call import Workers  # noqa: E402
+from parity.r.columns import r_column  # noqa: E402
+from parity.r.worker import open_workers, r_environment  # noqa: E402
 
 WORSE = 1e-8  # relative: how far the deviance may be above R's
 COLUMNS = (

@@ -3,10 +3,10 @@
 import pytest
 
 from parity.bench.problems import PROBLEMS
-from parity.case import frame, load_cases, select
-from parity.engine import load
-from parity.run import run
-from parity.rworker import RWorkers, r_environment
+from parity.compare.run import run
+from parity.engines.load import load
+from parity.r.worker import RWorkers, r_environment
+from parity.schema.case import frame, load_cases, select
 
 
 @pytest.fixture(scope="module")

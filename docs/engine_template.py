@@ -11,9 +11,9 @@ import numpy as np
 from scipy.optimize import minimize
 
 from mmcore.design import Design
-from parity.case import Case
-from parity.estimates import QUANTITIES, Estimates, answer, attempt, design_of, values
-from parity.results import Results
+from parity.engines.adapter import QUANTITIES, Estimates, answer, attempt, design_of, values
+from parity.schema.case import Case
+from parity.schema.results import Results
 
 
 class TemplateEngine:

@@ -1,6 +1,5 @@
 """mmcore: linear mixed models and their diagnostics in NumPy and SciPy."""
 
-from .all_fit import all_fit
 from .datasets import dataset_names, load_dataset
 from .diagnostics import (
     CaseDeletion,
@@ -59,13 +58,16 @@ from .errors import (
     SingularWarning,
     UnsupportedError,
 )
-from .families import Family, family_named
-from .fit import ChunkedFit, Fit, OptInfo, fit_design, fit_design_at, lmer
-from .glm import fit_at, glm, glmer
-from .glmfit import GeneralizedFit, fit_generalized, fit_generalized_at
-from .glminference import anova_glm, confint_glm, profile_glm
-from .linear import LinearFit, fit_linear, lm
-from .optimize import Control, Status
+from .families.family import Family
+from .families.names import family_named
+from .glmm.fit import GeneralizedFit, fit_generalized, fit_generalized_at
+from .glmm.glmer import fit_at, glm, glmer
+from .inference.deviance import anova_glm, confint_glm, profile_glm
+from .lmm.all_fit import all_fit
+from .lmm.fit import ChunkedFit, Fit, fit_design, fit_design_at
+from .lmm.lm import LinearFit, fit_linear, lm
+from .lmm.lmer import lmer
+from .optimize.control import Control, OptInfo, Status
 from .plots import (
     dotplot_diag,
     influence_cutoffs,
@@ -76,8 +78,8 @@ from .plots import (
     plot_ranef,
     plot_resid,
 )
+from .results.varcorr import VarCorr
 from .tables import augment, glance, tidy
-from .varcorr import VarCorr
 
 __version__ = "0.1.0"
 

@@ -11,10 +11,13 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from .diagnostics import compare_eb_ls, dfbetas, hlm_influence, resid_conditional
+from .diagnostics.augment import hlm_influence
+from .diagnostics.influence.coefficients import dfbetas
+from .diagnostics.residuals.lm_list import compare_eb_ls
+from .diagnostics.residuals.residuals import resid_conditional
 from .diagnostics.units import check_level
 from .errors import DataError, UnsupportedError
-from .fit import Fit
+from .lmm.fit import Fit
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -8,13 +8,15 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from .diagnostics import cooks_distance, hatvalues, rstudent
 from .diagnostics.augment import model_frame
+from .diagnostics.leverage import hatvalues
+from .diagnostics.measures import cooks_distance
+from .diagnostics.residuals.residuals import rstudent
 from .diagnostics.units import pad
 from .errors import UnsupportedError
-from .fit import Fit
-from .glmfit import GeneralizedFit
-from .linear import LinearFit
+from .glmm.fit import GeneralizedFit
+from .lmm.fit import Fit
+from .lmm.lm import LinearFit
 
 __all__ = ["augment", "glance", "tidy"]
 

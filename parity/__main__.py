@@ -1,6 +1,6 @@
 """`python -m parity`."""
 
-from parity.cli import main
+from parity.commands.main import main
 
 if __name__ == "__main__":
     main(prog_name="parity")

@@ -2,12 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 
-from parity.case import Case, load_cases, select
-from parity.engine import Engine, checked, load
-from parity.known import faults_of_references, from_mapping
-from parity.quantities import Lane
-from parity.references import references
-from parity.run import Report, run
+from parity.compare.run import Report, run
+from parity.engines.load import checked, load
+from parity.engines.references import references
+from parity.schema.case import Case, load_cases, select
+from parity.schema.engine import Engine
+from parity.schema.known import faults_of_references, from_mapping
+from parity.schema.quantities import Lane
 
 EMPTY: Mapping[str, str] = {}
 
@@ -34,7 +35,8 @@ def check_engine(
     -------
     Report
         `report.exit_code` is 0 if everything that was compared agrees; `report.rows` has every comparison;
-        `parity.report.write(report, directory)` makes the files. Where a recorded reference is known to be wrong, with
+        `parity.publish.report.write(report, directory)` makes
+        the files. Where a recorded reference is known to be wrong, with
         evidence, a difference is `reference_wrong`.
 
     Raises

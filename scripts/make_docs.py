@@ -9,9 +9,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from mmcore import datasets
-from parity.bench import speed_page
-from parity.quantities import INDEXES, MEASURES, REGISTRY
-from parity.verdicts import Verdict
+from parity.publish import speed_page
+from parity.schema.quantities import INDEXES, MEASURES, REGISTRY
+from parity.schema.verdicts import Verdict
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 MEASURED = DOCS.parent / "benchmarks" / "measured"

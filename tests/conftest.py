@@ -14,7 +14,7 @@ _counted = {NOT_RUN: 0}
 
 def _r_available() -> bool:
     try:
-        from parity.rworker import r_available
+        from parity.r.worker import r_available
     except ImportError:
         return False
     return r_available()

@@ -2,17 +2,17 @@
 
 from .augment import hlm_augment, hlm_influence, hlm_resid
 from .boundary import RandomEffectsPCA, is_singular, re_pca
-from .coefficients import dfbeta, dfbetas, dffits
 from .collinearity import vif
-from .deletion import CaseDeletion, LmeInfluence, case_delete, influence, rvc
+from .deletion.case_delete import CaseDeletion, LmeInfluence, case_delete, influence, rvc
 from .extract import DesignMatrices, extract_design
-from .glm import glm_covratio, glm_dfbeta, rstandard
-from .groups import LmList, compare_eb_ls, lm_list
+from .influence.coefficients import dfbeta, dfbetas, dffits
+from .influence.glm import glm_covratio, glm_dfbeta, rstandard
+from .influence.local import Estimates, local_influence
 from .ladder import ladder
 from .leverage import hatvalues, leverage
-from .local import Estimates, local_influence
 from .measures import cooks_distance, covratio, covtrace, mdffits
-from .residuals import ls_residuals, pull_resid, resid_conditional, resid_marginal, rstudent
+from .residuals.lm_list import LmList, compare_eb_ls, lm_list
+from .residuals.residuals import ls_residuals, pull_resid, resid_conditional, resid_marginal, rstudent
 from .rotate import rotate_ranef
 from .shares import design_effect, icc, r2
 from .varcomp import varcomp

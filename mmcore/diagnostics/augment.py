@@ -10,15 +10,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ..design.frame import frame_columns
 from ..errors import MixedModelWarning
-from ..fit import Fit
-from ..modelframe import frame_columns
-from .deletion import CaseDeletion, case_delete
-from .influence import one_step
+from ..lmm.fit import Fit
+from ..results.workspace import Marginal, marginal, need_gaussian
+from .deletion.case_delete import CaseDeletion, case_delete
+from .influence.one_step import one_step
 from .leverage import checked_types, row_leverage
-from .marginal import Marginal, marginal, need_gaussian
-from .residuals import check_standardize, ls_name, ls_values, resid_marginal, row_fits
-from .separate import separate_fits
+from .residuals.residuals import check_standardize, ls_name, ls_values, resid_marginal, row_fits
+from .residuals.separate import separate_fits
 from .units import Units, check_level, level_codes, pad, units
 from .varcomp import component_names
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from ..covariance import SINGULAR
-from ..fit import Fit
+from ..covariance.structure import SINGULAR
+from ..lmm.fit import Fit
 
 __all__ = ["RandomEffectsPCA", "is_singular", "re_pca"]
 

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from ..errors import UnsupportedError
-from ..fit import Fit
+from ..lmm.fit import Fit
 
 __all__ = ["vif"]
 

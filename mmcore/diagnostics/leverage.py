@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 
 from ..errors import UnsupportedError
-from ..fit import Fit
-from .marginal import Marginal, marginal, mean_rows
+from ..lmm.fit import Fit
+from ..results.workspace import Marginal, marginal, mean_rows
 from .units import by_row, check_level, level_codes, pad
 
 __all__ = ["TYPES", "hatvalues", "leverage", "row_leverage"]

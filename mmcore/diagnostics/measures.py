@@ -9,10 +9,10 @@ import numpy as np
 import pandas as pd
 
 from ..errors import UnsupportedError
-from ..fit import Fit
-from .deletion import case_delete
-from .influence import one_step, plugin_cooks_distance
-from .marginal import marginal
+from ..lmm.fit import Fit
+from ..results.workspace import marginal
+from .deletion.case_delete import case_delete
+from .influence.one_step import one_step, plugin_cooks_distance
 from .units import by_row, units
 
 __all__ = ["cooks_distance", "covratio", "covtrace", "mdffits"]

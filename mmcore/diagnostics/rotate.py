@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 
 from ..errors import DataError, UnsupportedError
-from ..fit import Fit
-from .marginal import need_gaussian
+from ..lmm.fit import Fit
+from ..results.workspace import need_gaussian
 
 __all__ = ["rotate_ranef"]
 

@@ -10,9 +10,9 @@ import pandas as pd
 from scipy.special import polygamma
 
 from ..errors import UnsupportedError
-from ..fit import Fit
-from ..glmfit import GeneralizedFit
-from ..linear import LinearFit
+from ..glmm.fit import GeneralizedFit
+from ..lmm.fit import Fit
+from ..lmm.lm import LinearFit
 
 __all__ = ["design_effect", "icc", "r2"]
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from ..covariance import BlockCovariance, Diagonal, structure_for
-from ..fit import Fit
+from ..covariance.blocks import BlockCovariance, structure_for
+from ..covariance.diagonal import Diagonal
+from ..lmm.fit import Fit
 
 __all__ = ["component_names", "components", "full_components", "sigmas", "varcomp"]
 

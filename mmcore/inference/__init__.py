@@ -1,1 +1,1 @@
-"""Inference: is an effect real, and how large may it be."""
+"""Inference about a fitted model."""

@@ -12,10 +12,10 @@ import numpy as np
 import pandas as pd
 from scipy.stats import norm
 
-from ..diagnostics.progress import Progress, spread
+from ..diagnostics.deletion.progress import Progress, spread
 from ..errors import DataError, FitError, MixedModelWarning, UnsupportedError
-from ..fit import Fit
-from ..glmfit import GeneralizedFit
+from ..glmm.fit import GeneralizedFit
+from ..lmm.fit import Fit
 from .level import tails
 from .optimum import require_residual
 from .parameters import parameters, require_fit, values

@@ -10,8 +10,8 @@ import pandas as pd
 from scipy.stats import norm, t
 
 from ..errors import UnsupportedError
-from ..fit import Fit
-from ..linear import LinearFit
+from ..lmm.fit import Fit
+from ..lmm.lm import LinearFit
 from .bootstrap import bootstrap
 from .level import tails
 from .optimum import require_residual

@@ -13,9 +13,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from ..criterion import Criterion
 from ..errors import FitError
 from ..kernels import Factor
+from ..lmm.criterion import Criterion
 from .constraint import Constraint, constrained, domain, without
 from .parameters import Parameter, values
 from .rows import combined

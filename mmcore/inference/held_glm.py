@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from ..agq import AdaptiveGaussHermite
 from ..covariance import BlockCovariance
-from ..glmfit import GeneralizedFit
-from ..irls import irls
-from ..laplace import Laplace, Point
-from ..products import orthonormal_basis
+from ..glmm.agq import AdaptiveGaussHermite
+from ..glmm.fit import GeneralizedFit
+from ..glmm.irls import irls
+from ..glmm.laplace import Laplace, Point
+from ..kernels.basis import orthonormal_basis
 from .constraint import Constraint, constrained, domain, without
 from .parameters import Parameter, values
 from .settle import Minimum, free_bounds, settle

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..covariance import BlockCovariance
-from ..criterion import Criterion
-from ..kernels import OneFactor
-from ..kernels.common import LOG_2PI
-from ..optimize import FEW, SHARP
+from ..kernels.one_factor import OneFactor
+from ..kernels.profile import LOG_2PI
+from ..lmm.criterion import Criterion
+from ..optimize.newton import FEW, SHARP
 from .smallmatrix import cholesky, determinant_and_inverse, lower_inverse, solve_definite
 
 __all__ = ["Fitted", "can_fit_many", "fit_many"]

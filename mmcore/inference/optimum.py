@@ -7,12 +7,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ..criterion import Criterion
 from ..errors import FitError, UnsupportedError
-from ..fit import Fit
-from ..glmfit import GeneralizedFit
-from ..laplace import JointLaplace
-from ..linear import LinearFit
+from ..glmm.fit import GeneralizedFit
+from ..glmm.laplace import JointLaplace
+from ..lmm.criterion import Criterion
+from ..lmm.fit import Fit
+from ..lmm.lm import LinearFit
 from ..optimize import Control, minimize
 from .curve import Curve, Held
 from .held import HeldLinear

@@ -10,8 +10,8 @@ import numpy as np
 
 from ..covariance import BlockCovariance, Compound, Diagonal, Structure
 from ..errors import DataError
-from ..fit import Fit
-from ..glmfit import GeneralizedFit
+from ..glmm.fit import GeneralizedFit
+from ..lmm.fit import Fit
 
 __all__ = ["Parameter", "chosen", "has_sigma", "parameters", "require_fit", "structures_of", "values"]
 

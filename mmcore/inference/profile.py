@@ -10,11 +10,11 @@ import pandas as pd
 from scipy.stats import chi2, t
 
 from ..errors import DataError
-from ..fit import Fit
-from ..linear import LinearFit
+from ..lmm.fit import Fit
+from ..lmm.lm import LinearFit
 from .level import tails
 from .optimum import Optimum, optimum_of
-from .parameters import chosen, Parameter, require_fit
+from .parameters import Parameter, chosen, require_fit
 
 __all__ = ["LikelihoodProfile", "profile", "profile_limits", "quantiles"]
 

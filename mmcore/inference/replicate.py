@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ..criterion import Criterion
 from ..design import Design
 from ..errors import MixedModelError
-from ..fit import Fit, fit_design
-from ..glmfit import GeneralizedFit, fit_generalized
-from ..linear import LinearFit, fit_linear
+from ..glmm.fit import GeneralizedFit, fit_generalized
+from ..lmm.criterion import Criterion
+from ..lmm.fit import Fit, fit_design
+from ..lmm.lm import LinearFit, fit_linear
 from ..optimize import Control, minimize
 from .many import Fitted, can_fit_many, fit_many
 from .parameters import Parameter, parameters, values

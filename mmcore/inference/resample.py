@@ -7,10 +7,10 @@ from dataclasses import replace
 import numpy as np
 
 from ..design import Design
+from ..design.rank import independent_columns
 from ..errors import DataError, UnsupportedError
-from ..fit import Fit
-from ..glmfit import GeneralizedFit
-from ..rank import independent_columns
+from ..glmm.fit import GeneralizedFit
+from ..lmm.fit import Fit
 
 __all__ = ["cluster_codes", "of_clusters", "parametric", "residual"]
 

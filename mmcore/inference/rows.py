@@ -7,8 +7,12 @@ from dataclasses import replace
 
 import numpy as np
 
-from ..kernels import Crossed, Dense, Kernel, Nested, OneFactor
-from ..products import CrossProducts
+from ..kernels import Kernel
+from ..kernels.crossed import Crossed
+from ..kernels.dense import Dense
+from ..kernels.nested import Nested
+from ..kernels.one_factor import OneFactor
+from ..kernels.products import CrossProducts
 
 __all__ = ["combined", "with_response", "with_rows"]
 

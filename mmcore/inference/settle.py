@@ -15,6 +15,7 @@ __all__ = ["Minimum", "free_bounds", "settle"]
 
 CLOSE = 1e-7  # decrement at which what is left of the criterion is half of it, to rounding
 MOST_NEWTON = 8
+INSIDE = 0.25  # of a domain, or a relative standard deviation: where a second start is from the limits
 CONTROL = Control(decrement=1e-11, restarts=False)
 NO_SCALES = np.zeros(0, np.intp)  # none that may vanish: the constraint's coordinates are not those of a fit
 
@@ -34,11 +35,22 @@ def settle(objective: Any, start: np.ndarray) -> Minimum:
     Raises FitError where the model breaks down at the start.
     """
     if objective.exact and objective.bounds is None:
-        found = _newton(objective, start)
-        if found is not None:
-            return found
-    found = minimize(objective, start, NO_SCALES, CONTROL)
-    return Minimum(found.f, found.par)
+        quick = _newton(objective, start)
+        if quick is not None:
+            return quick
+    runs = [minimize(objective, psi, NO_SCALES, CONTROL) for psi in _starts(start, objective.bounds)]
+    best = min(runs, key=lambda run: run.f)
+    return Minimum(best.f, best.par)
+
+
+def _starts(start: np.ndarray, limits: tuple[np.ndarray, np.ndarray] | None) -> list[np.ndarray]:
+    """The start, and another well inside the limits if it is close to one: there a parameter can be held for no reason."""
+    if limits is None:
+        return [start]
+    low, high = limits
+    room = np.where(np.isfinite(high - low), INSIDE * (high - low), INSIDE)
+    inside = np.minimum(np.maximum(start, low + room), high - room)
+    return [start] if np.array_equal(inside, start) else [start, inside]
 
 
 def _newton(objective: Any, psi: np.ndarray) -> Minimum | None:

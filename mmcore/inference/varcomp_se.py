@@ -9,15 +9,16 @@ import numpy as np
 import pandas as pd
 from scipy.stats import norm
 
-from ..covariance import SINGULAR, BlockCovariance, Compound, Diagonal, Unstructured
-from ..criterion import Criterion
+from ..covariance import BlockCovariance, Compound, Diagonal, Unstructured
+from ..covariance.structure import SINGULAR
 from ..errors import UnsupportedError
-from ..fit import Fit
-from ..glmfit import GeneralizedFit
-from ..laplace import JointLaplace
+from ..glmm.fit import GeneralizedFit
+from ..glmm.laplace import JointLaplace
+from ..lmm.criterion import Criterion
+from ..lmm.fit import Fit
 from .held import of_rss
 from .level import tails
-from .parameters import has_sigma, Parameter, parameters, require_fit
+from .parameters import Parameter, has_sigma, parameters, require_fit
 
 __all__ = ["varcomp_se"]
 

@@ -2,31 +2,20 @@
 
 from __future__ import annotations
 
-from ..products import CrossProducts
-from .common import Likelihood, Profile
 from .crossed import Crossed, CrossedFactor
 from .dense import Dense, DenseFactor
 from .fixed import Fixed, FixedFactor
-from .nested import Nested, NestedFactor, ancestors
+from .nested import Nested, NestedFactor
 from .one_factor import OneFactor, OneFactorFactor
+from .products import CrossProducts
+from .profile import Likelihood, Profile
+from .shape import nesting
 
 __all__ = ["Factor", "Kernel", "Likelihood", "Profile", "kernel_for"]
 
 Kernel = Fixed | OneFactor | Dense | Nested | Crossed
 Factor = FixedFactor | OneFactorFactor | DenseFactor | NestedFactor | CrossedFactor
 DENSE_Q = 150  # total random effects up to which one dense factor beats structure
-
-
-def _nesting(A: CrossProducts) -> dict | None:
-    """Ancestor maps of every pair of factors if each is nested in all later ones, else None."""
-    parents = {}
-    for j, inner in enumerate(A.blocks):
-        for i in range(j + 1, len(A.blocks)):
-            parent = ancestors(inner, A.blocks[i]) if inner.L >= A.blocks[i].L else None
-            if parent is None:
-                return None
-            parents[j, i] = parent
-    return parents
 
 
 def kernel_for(A: CrossProducts) -> Kernel:
@@ -37,5 +26,5 @@ def kernel_for(A: CrossProducts) -> Kernel:
         return OneFactor(A)
     if sum(b.K * b.L for b in A.blocks) <= DENSE_Q:
         return Dense(A)
-    parents = _nesting(A)
+    parents = nesting(A)
     return Crossed(A) if parents is None else Nested(A, parents)

@@ -17,8 +17,8 @@ import numpy as np
 import scipy.sparse as sp
 from scipy.linalg.blas import dsymm
 
-from ..products import Block
 from . import small, symmetric
+from .products import Block
 
 __all__ = ["Coupling", "choose_eliminator"]
 

@@ -12,12 +12,12 @@ import numpy as np
 import scipy.sparse as sp
 from scipy.linalg.lapack import dtrtrs
 
-from ..covariance import cholesky_psd
+from ..covariance.triangle import cholesky_psd
 from ..errors import FitError, UnsupportedError
-from ..products import Block, CrossProducts
 from . import small, symmetric
-from .common import TOO_LARGE, Likelihood, profile, whitened
 from .coupling import Coupling, choose_eliminator
+from .products import Block, CrossProducts
+from .profile import TOO_LARGE, Likelihood, profile, whitened
 
 __all__ = ["Crossed"]
 

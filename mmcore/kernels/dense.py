@@ -10,10 +10,10 @@ from __future__ import annotations
 import numpy as np
 from scipy.linalg.lapack import dpotrf, dtrtrs
 
-from ..covariance import cholesky_psd
+from ..covariance.triangle import cholesky_psd
 from ..errors import FitError
-from ..products import Block, CrossProducts
-from .common import TOO_LARGE, Likelihood, profile, whitened
+from .products import Block, CrossProducts
+from .profile import TOO_LARGE, Likelihood, profile, whitened
 
 __all__ = ["Dense"]
 

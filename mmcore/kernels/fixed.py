@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..products import CrossProducts
-from .common import Likelihood, profile
+from .products import CrossProducts
+from .profile import Likelihood, profile
 
 __all__ = ["Fixed"]
 

@@ -11,18 +11,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..products import Block, CrossProducts
 from . import small
-from .common import Likelihood, profile, whitened
+from .products import CrossProducts
+from .profile import Likelihood, profile, whitened
 
-__all__ = ["Nested", "ancestors"]
-
-
-def ancestors(inner: Block, outer: Block) -> np.ndarray | None:
-    """(L_inner,) level of ``outer`` that holds each level of ``inner``, or None if not nested."""
-    parent = np.zeros(inner.L, dtype=np.intp)
-    parent[inner.codes] = outer.codes
-    return parent if np.array_equal(parent[inner.codes], outer.codes) else None
+__all__ = ["Nested"]
 
 
 def _sum_children(values: np.ndarray, parent: np.ndarray, L: int) -> np.ndarray:

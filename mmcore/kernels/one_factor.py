@@ -11,10 +11,10 @@ from functools import cached_property
 
 import numpy as np
 
-from ..covariance import cholesky_psd
-from ..products import CrossProducts
+from ..covariance.triangle import cholesky_psd
 from . import small
-from .common import Likelihood, profile, whitened
+from .products import CrossProducts
+from .profile import Likelihood, profile, whitened
 
 __all__ = ["OneFactor"]
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..covariance import cholesky_psd
+from ..covariance.triangle import cholesky_psd
 from ..errors import FitError
-from .common import TOO_LARGE
+from .profile import TOO_LARGE
 
 __all__ = ["determinant_and_inverse", "eliminate", "half", "left", "shrink"]
 

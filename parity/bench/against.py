@@ -18,11 +18,11 @@ import mmcore as mm
 from parity.bench import memory
 from parity.bench.problems import Problem, scaling
 from parity.bench.timing import Ratio, in_turns, ratio, repeats_for
-from parity.case import Case, load_cases
-from parity.engine import Engine
-from parity.engines.r_live import r_column
-from parity.rcall import Workers
-from parity.run import run as compare
+from parity.compare.run import run as compare
+from parity.r.call import Workers
+from parity.r.columns import r_column
+from parity.schema.case import Case, load_cases
+from parity.schema.engine import Engine
 
 WORSE = 1e-6  # relative excess of the criterion above the best side's; default lmer ends up to 1e-9 above
 DENSE = (
@@ -92,7 +92,7 @@ def mmcore_side(problem: Problem, data: pd.DataFrame) -> Side:
 
 def lme4_request(problem: Problem, data: pd.DataFrame) -> dict[str, Any]:
     """The model as the functions of timing.R take it."""
-    from mmcore.formula import parse
+    from mmcore.formula.parse import parse
 
     formula = parse(problem.formula)
     return {
@@ -285,7 +285,7 @@ def _peak(engine: str, problem: Problem, request: Mapping[str, Any] | None) -> f
         return memory.of_mmcore(problem)
     if engine != "lme4" or request is None:
         return None
-    from parity.rworker import RWorkers
+    from parity.r.worker import RWorkers
 
     with RWorkers(timeout=1800.0) as fresh:
         return memory.of_lme4(request, fresh)

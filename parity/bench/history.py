@@ -17,8 +17,6 @@ from typing import Any
 
 import numpy as np
 
-from parity.chart import Axis, Mark, Series, chart
-
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
@@ -149,19 +147,3 @@ def find_step(seconds: Sequence[float], least: float = 0.10, width: int = 2) -> 
 
 def _around(x: np.ndarray) -> np.ndarray:
     return np.abs(x - np.median(x))
-
-
-def trend_svg(rows: Sequence[Measurement], title: str) -> str:
-    """One series as inline SVG text: milliseconds against measurement, with its step marked."""
-    seconds = [row.seconds for row in rows]
-    names = tuple(row.commit[:8] for row in rows)
-    step = find_step(seconds)
-    marks = () if step is None else (Mark(step.position - 0.5, f"{step.after / step.before:.2f} x"),)
-    points = Series(
-        title, tuple(map(float, range(len(rows)))), tuple(1e3 * s for s in seconds),
-        tuple(f"{r.time} {r.commit}: {1e3 * r.seconds:.3g} ms" for r in rows), style=0,
-    )  # fmt: skip
-    told = f"{title}: {len(rows)} measurements, {1e3 * seconds[0]:.3g} to {1e3 * seconds[-1]:.3g} ms"
-    if step is not None:
-        told += f", a step of {step.after / step.before:.2f} times since {rows[step.position].commit}"
-    return chart([points], Axis("commit", names=names), Axis("ms", zero=True), alt=told, marks=marks)

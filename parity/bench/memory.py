@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from parity.bench.problems import PROBLEMS, Problem
-from parity.rcall import Workers
+from parity.r.call import Workers
 
 ONE_THREAD: Mapping[str, str] = dict.fromkeys(
     ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1"

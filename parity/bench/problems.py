@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 if TYPE_CHECKING:
-    from parity.case import Case
+    from parity.schema.case import Case
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ class Problem:
         """The model as a case, for engines; None where the data are simulated."""
         if not self.dataset:
             return None
-        from parity.case import Case  # an older checkout that is only timed may have another
+        from parity.schema.case import Case  # an older checkout that is only timed may have another
 
         return Case(name=f"bench_{self.name}", data=self.dataset, formula=self.formula, reml=self.reml)
 

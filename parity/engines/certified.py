@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
-from parity.case import Case
-from parity.certify import Certificate, CertificateError, certificate_path, read_certificate
-from parity.quantities import REGISTRY
+from parity.references.certificates import Certificate, CertificateError, certificate_path, read_certificate
 from parity.resources import certified_dir
-from parity.results import Missing, Results, Value
+from parity.schema.case import Case
+from parity.schema.quantities import REGISTRY
+from parity.schema.results import Missing, Results, Value
 
 
 class Certified:

@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 
 from mmcore.errors import MixedModelError, MixedModelWarning
-from parity.case import Case
-from parity.engine import EngineUnavailable
-from parity.estimates import design_of
-from parity.quantities import NAMES
-from parity.results import Missing, Results, Value
+from parity.engines.adapter import design_of
+from parity.schema.case import Case
+from parity.schema.engine import EngineUnavailable
+from parity.schema.quantities import NAMES
+from parity.schema.results import Missing, Results, Value
 
 ROWS = 400  # beyond, n x n matrices of balls take too long
 DIGITS = 40  # of theta; measures of near-singular systems keep fewer

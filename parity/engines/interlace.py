@@ -11,10 +11,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from mmcore.design import Design
-from parity.case import Case
-from parity.engine import EngineUnavailable
-from parity.estimates import (
+from mmcore.design.build import Design
+from parity.engines.adapter import (
     QUANTITIES,
     Estimates,
     answer,
@@ -27,8 +25,10 @@ from parity.estimates import (
     random_terms,
     values,
 )
-from parity.isolated import Isolated
-from parity.results import Results
+from parity.engines.isolated import Isolated
+from parity.schema.case import Case
+from parity.schema.engine import EngineUnavailable
+from parity.schema.results import Results
 
 LEVERAGES = {f"leverage_{part.replace('.', '_')}": part for part in ("overall", "fixef", "ranef", "ranef.uc")}
 CLAIMS = frozenset({"lmm", "partial", "weights", "offset", "contrasts", "optimum", *QUANTITIES, *LEVERAGES})

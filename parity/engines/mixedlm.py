@@ -8,9 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from parity.case import Case
-from parity.engine import EngineUnavailable
-from parity.estimates import (
+from parity.engines.adapter import (
     QUANTITIES,
     Estimates,
     answer,
@@ -23,8 +21,10 @@ from parity.estimates import (
     random_terms,
     values,
 )
-from parity.isolated import Isolated
-from parity.results import Results
+from parity.engines.isolated import Isolated
+from parity.schema.case import Case
+from parity.schema.engine import EngineUnavailable
+from parity.schema.results import Results
 
 BY_ROW = {"hatvalues": "hatvalues", "cooks_distance_plugin": "cooks_distance"}
 CLAIMS = frozenset({"lmm", "partial", "weights", "offset", "contrasts", "optimum", *QUANTITIES, *BY_ROW})

@@ -10,11 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from mmcore.design import Design
-from mmcore.families import family_named
-from parity.case import Case
-from parity.engine import Engine, EngineUnavailable
-from parity.estimates import (
+from mmcore.design.build import Design
+from mmcore.families.names import family_named
+from parity.engines.adapter import (
     QUANTITIES,
     Estimates,
     Unsupported,
@@ -27,11 +25,13 @@ from parity.estimates import (
     need_fixed_and_unstructured,
     values,
 )
-from parity.quantities import NAMES
-from parity.rcall import Reply, Workers
+from parity.r.call import Reply, Workers
+from parity.r.worker import RWorkers, r_environment
 from parity.resources import r_dir
-from parity.results import Results
-from parity.rworker import RWorkers, r_environment
+from parity.schema.case import Case
+from parity.schema.engine import Engine, EngineUnavailable
+from parity.schema.quantities import NAMES
+from parity.schema.results import Results
 
 TIMEOUT = 120.0  # seconds that one case may take
 MODELS = frozenset({"lmm", "partial", "contrasts", "optimum"})
@@ -167,7 +167,7 @@ def lme4() -> Engine:
     EngineUnavailable
         if R with lme4 is not here.
     """
-    from parity.engine import load
+    from parity.engines.load import load
 
     return Lme4Default(load("r_live"))
 

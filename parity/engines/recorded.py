@@ -11,10 +11,11 @@ from pathlib import Path
 
 import numpy as np
 
-from parity.case import Case
-from parity.engine import point
+from parity.references.recordings import RecordingError, read_recording, recording_path
 from parity.resources import recorded_dir
-from parity.results import Missing, RecordingError, Results, read_recording, recording_path
+from parity.schema.case import Case
+from parity.schema.engine import point
+from parity.schema.results import Missing, Results
 
 NAME = "recorded"
 

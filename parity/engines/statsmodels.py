@@ -11,10 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from mmcore.design import Design
-from parity.case import Case
-from parity.engine import EngineUnavailable
-from parity.estimates import (
+from mmcore.design.build import Design
+from parity.engines.adapter import (
     QUANTITIES,
     Estimates,
     Unsupported,
@@ -24,8 +22,10 @@ from parity.estimates import (
     need_fixed_and_unstructured,
     values,
 )
-from parity.isolated import Isolated
-from parity.results import Results
+from parity.engines.isolated import Isolated
+from parity.schema.case import Case
+from parity.schema.engine import EngineUnavailable
+from parity.schema.results import Results
 
 CLAIMS = frozenset({"lmm", "partial", "contrasts", "optimum", "at_theta", *QUANTITIES})
 

@@ -5,9 +5,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from parity.case import Case
-from parity.engine import Engine, load
-from parity.results import Results, Value
+from parity.engines.load import load
+from parity.schema.case import Case
+from parity.schema.engine import Engine
+from parity.schema.results import Results, Value
 
 
 class Zeros:

@@ -17,10 +17,10 @@ from flint import arb
 from scipy.linalg import block_diag
 from scipy.optimize import linprog
 
-from mmcore.design import Design
-from mmcore.families import family_named
-from mmcore.glmfit import fit_generalized, fit_generalized_at
-from parity.arbiter import NO_MAXIMUM
+from mmcore.design.build import Design
+from mmcore.families.names import family_named
+from mmcore.glmm.fit import fit_generalized, fit_generalized_at
+from parity.compare.arbiter import NO_MAXIMUM
 from parity.exact.balls import (
     Ball,
     Matrix,

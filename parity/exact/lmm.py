@@ -16,8 +16,8 @@ from functools import cached_property
 import numpy as np
 from flint import arb, arb_mat
 
-from mmcore.covariance import cholesky_psd
-from mmcore.design import Design
+from mmcore.covariance.triangle import cholesky_psd
+from mmcore.design.build import Design
 from parity.exact.balls import (
     Ball,
     Matrix,

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 from flint import arb
 
-from mmcore.design import Design
+from mmcore.design.build import Design
 from mmcore.errors import FitError
-from mmcore.fit import Fit, fit_design
+from mmcore.lmm.fit import Fit, fit_design
 from parity.exact.balls import Ball, NotEnclosed, precision
 from parity.exact.lmm import Chart, Point, Products, charts_at, full_charts, parameters
 from parity.exact.newton import Proof, complementarity, proved_minimum

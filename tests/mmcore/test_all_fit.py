@@ -5,7 +5,7 @@ import pytest
 from numpy.testing import assert_allclose
 
 import mmcore as mm
-from mmcore.all_fit import METHODS, STARTS
+from mmcore.lmm.all_fit import METHODS, STARTS
 
 
 def test_all_meet_at_the_published_optimum():

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 
 import mmcore as mm
-from mmcore.diagnostics import batched, deletion
+from mmcore.diagnostics.deletion import batched
+from mmcore.diagnostics.deletion import case_delete as deletion
 from tests.dense_influence import levels_of, sets_of
 from tests.models import frame
 

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
 import mmcore
-from mmcore.columns import Factor
-from mmcore.design import build
+from mmcore.design.build import build
+from mmcore.design.columns import Factor
+from mmcore.design.grouping import grouping_factor
 from mmcore.errors import DataError, DesignError, FormulaError, MixedModelWarning, RankWarning
-from mmcore.grouping import grouping_factor
 from tests.mmcore.test_modelmatrix import toy
 from tests.oracles import dense_Z
 

@@ -7,15 +7,10 @@ from flint import arb
 from numpy.testing import assert_allclose
 
 import mmcore as mm
-from mmcore.families import (
-    Binomial,
-    Gamma,
-    InverseGaussian,
-    NegativeBinomial,
-    Poisson,
-    family_named,
-)
-from mmcore.links import LINKS
+from mmcore.families.continuous import Gamma, InverseGaussian
+from mmcore.families.counts import Binomial, NegativeBinomial, Poisson
+from mmcore.families.links import LINKS
+from mmcore.families.names import family_named
 from parity.exact.balls import precision
 
 N = 60

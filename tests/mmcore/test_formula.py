@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mmcore.errors import FormulaError
-from mmcore.formula import parse
-from mmcore.syntax import Constant, deparse, format_number, parse_expression
+from mmcore.formula.parse import parse
+from mmcore.formula.syntax import Constant, deparse, format_number, parse_expression
 
 # attr(terms(f), "term.labels") and attr(terms(f), "intercept") of R 4.2.2
 TERMS = {

@@ -15,7 +15,7 @@ from numpy.testing import assert_allclose
 from scipy.optimize import minimize
 
 import mmcore as mm
-from mmcore.diagnostics.glm import (
+from mmcore.diagnostics.influence.glm import (
     glm_covratio,
     glm_dfbeta,
     glm_dfbetas,
@@ -23,8 +23,8 @@ from mmcore.diagnostics.glm import (
     glm_rows,
     rstandard,
 )
-from mmcore.families import family_named
-from mmcore.glminference import anova_glm, confint_glm, profile_glm
+from mmcore.families.names import family_named
+from mmcore.inference.deviance import anova_glm, confint_glm, profile_glm
 
 
 def quine():

@@ -13,7 +13,7 @@ import pytest
 from numpy.testing import assert_allclose
 
 import mmcore as mm
-from mmcore.families import family_named
+from mmcore.families.names import family_named
 
 
 def cbpp():
@@ -222,9 +222,9 @@ def test_gaussian_log_link_near_identity_is_the_linear_mixed_model():
     """Laplace is exact for a Gaussian identity model: theta and beta are those of lmer by maximum
     likelihood.
     """
-    from mmcore.families import Gaussian
-    from mmcore.glm import _design
-    from mmcore.links import link_named
+    from mmcore.families.continuous import Gaussian
+    from mmcore.families.links import link_named
+    from mmcore.glmm.glmer import _design
 
     data = mm.load_dataset("sleepstudy")
     family = Gaussian(link_named("identity"))

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 
 import mmcore as mm
-from mmcore.diagnostics import loss
+from mmcore.diagnostics.influence import loss
 from tests.dense_influence import deletion, deletions, levels_of, sets_of
 from tests.models import NAMES, SMALL, any_model, frame, small
 

@@ -7,11 +7,11 @@ import pytest
 from numpy.testing import assert_allclose
 
 from mmcore import kernels
-from mmcore.criterion import Criterion, criterion_for
-from mmcore.diagnostics.downdate import without
 from mmcore.kernels import Likelihood
 from mmcore.kernels.coupling import Gemm, Pairs
-from mmcore.products import cross_products
+from mmcore.kernels.downdate import without
+from mmcore.kernels.products import cross_products
+from mmcore.lmm.criterion import Criterion, criterion_for
 from tests.oracles import dense_criterion, dense_gls, exact_criterion
 
 N = 150

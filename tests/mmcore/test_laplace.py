@@ -9,15 +9,19 @@ from numpy.testing import assert_allclose
 from scipy.integrate import quad
 from scipy.optimize import minimize
 
-import mmcore.weighted as weighted
-from mmcore.agq import AdaptiveGaussHermite, nodes_and_weights
-from mmcore.covariance import BlockCovariance, structure_for
+import mmcore.kernels.weighted.crossed as weighted
+from mmcore.covariance.blocks import BlockCovariance, structure_for
 from mmcore.errors import FitError, UnsupportedError
-from mmcore.families import family_named
-from mmcore.laplace import JointLaplace, Laplace
-from mmcore.products import Block, orthonormal_basis
-from mmcore.quasinewton import hessian_by_differences
-from mmcore.weighted import CrossedSystem, NestedSystem, OneFactorSystem, system_for
+from mmcore.families.names import family_named
+from mmcore.glmm.agq import AdaptiveGaussHermite, nodes_and_weights
+from mmcore.glmm.laplace import JointLaplace, Laplace
+from mmcore.kernels.basis import orthonormal_basis
+from mmcore.kernels.products import Block
+from mmcore.kernels.weighted.choose import system_for
+from mmcore.kernels.weighted.crossed import CrossedSystem
+from mmcore.kernels.weighted.nested import NestedSystem
+from mmcore.kernels.weighted.one_factor import OneFactorSystem
+from mmcore.optimize.quasinewton import hessian_by_differences
 
 N = 120
 RNG = np.random.default_rng(17)
@@ -309,7 +313,7 @@ def test_nodes_are_those_of_the_normal_density():
 def test_a_guess_of_the_modes_that_is_far_off_is_dropped():
     """Means of e^60 take sixty steps and their rounding stays; means of e^200 never come back."""
     from mmcore.errors import FitError
-    from mmcore.pirls import find_modes
+    from mmcore.glmm.pirls import find_modes
 
     objective, gamma, par, _ = problem("poisson", "log", "intercept")
     x = np.concatenate([gamma, par])
@@ -326,7 +330,7 @@ def test_a_guess_of_the_modes_that_is_far_off_is_dropped():
 
 def test_start_outside_the_domain_is_mended_or_refused():
     from mmcore.errors import FitError
-    from mmcore.pirls import find_modes
+    from mmcore.glmm.pirls import find_modes
 
     objective, gamma, par, _ = problem("poisson", "identity", "intercept")
     x = np.concatenate([gamma, par])

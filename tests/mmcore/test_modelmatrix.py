@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
-from mmcore.bases import Poly, Scale, Spline
-from mmcore.contrasts import contrast_matrix
-from mmcore.design import build
+from mmcore.design.bases import Poly, Scale, Spline
+from mmcore.design.build import build
+from mmcore.design.contrasts import contrast_matrix
+from mmcore.design.rank import independent_columns
 from mmcore.errors import DataError, DesignError
-from mmcore.rank import independent_columns
 
 RECORDED = Path(__file__).parent / "recorded"
 # R's numbers are recorded with 15 digits; a basis of degree 3 over 16 points loses one more.

@@ -12,12 +12,12 @@ from numpy.testing import assert_allclose
 
 import mmcore as mm
 from mmcore import kernels
-from mmcore.criterion import criterion_for
-from mmcore.design import build
+from mmcore.design.build import build
 from mmcore.errors import FitError
 from mmcore.kernels import Likelihood
-from mmcore.moments import start_covariance
-from mmcore.optimize import minimize
+from mmcore.lmm.criterion import criterion_for
+from mmcore.lmm.start import start_covariance
+from mmcore.optimize.newton import minimize
 
 GAP = 1e-6  # units of deviance
 
@@ -101,7 +101,7 @@ def test_never_above_the_best_of_several_starts(shape, singular, seed, monkeypat
 @pytest.mark.parametrize("singular", [False, True], ids=["regular", "singular"])
 def test_never_above_polished_lmer(singular):
     """lme4's best optimum over several starts and parameterisations, tightened. MMPARITY_DESIGNS asks for more."""
-    from parity.rworker import RWorkers
+    from parity.r.worker import RWorkers
 
     rounds = -(-int(os.environ.get("MMPARITY_DESIGNS", "1")) // (2 * len(BARS)))
     worse = []
@@ -120,8 +120,8 @@ def test_never_above_polished_lmer(singular):
 
 def polished_lmer(workers, formula, frame, reml=True):
     """The criterion at lme4's polished optimum."""
-    from mmcore.formula import parse
-    from parity.engines.r_live import r_column
+    from mmcore.formula.parse import parse
+    from parity.r.columns import r_column
 
     request = {
         "columns": {name: r_column(frame[name]) for name in frame.columns},
@@ -162,7 +162,7 @@ def test_moments_are_those_of_dense_matrices(kernel, monkeypatch):
     design = build(f"y ~ x + {bars.get(kernel, BARS['nested slopes'])}", frame)
     fn = criterion_for(design, Likelihood())
     assert type(fn.kernel).__name__ == kernel
-    from mmcore.moments import _rows
+    from mmcore.lmm.start import _rows
 
     A = fn.kernel.A
     P = np.eye(A.n) - A.M[:-1].T @ A.M[:-1]
@@ -344,8 +344,8 @@ def test_a_trailing_dimension_beyond_dense_algebra_is_refused_before_memory_is_s
 
 def test_a_start_at_which_the_model_breaks_down_costs_nothing_else(monkeypatch):
     """Singular: eight scattered starts follow, and one more that cannot be evaluated."""
-    from mmcore.covariance import BlockCovariance
-    from mmcore.criterion import Criterion
+    from mmcore.covariance.blocks import BlockCovariance
+    from mmcore.lmm.criterion import Criterion
 
     def fitted():
         with pytest.warns(mm.SingularWarning):
@@ -369,7 +369,7 @@ def test_a_start_at_which_the_model_breaks_down_costs_nothing_else(monkeypatch):
 def test_optima_on_both_sides_of_a_hill_are_found():
     """Weights over eight decades: in some of these the criterion has a minimum at zero and a lower one inside, or the
     other way round. A grid of theta over eight decades, fixed and free of any optimizer, is never lower."""
-    from parity.generate import Spec, data, formula, settled
+    from parity.schema.spec import Spec, data, formula, settled
 
     grid = np.r_[0.0, np.logspace(-4, 4, 60)]
     for seed in (6, 60, 97, 112, *range(8)):

@@ -9,7 +9,7 @@ import pytest
 from numpy.testing import assert_allclose
 
 import mmcore as mm
-from mmcore.diagnostics import whiten
+from mmcore.diagnostics.residuals import cholesky as whiten
 from tests.dense_influence import dense, sets_of
 from tests.models import NAMES, any_model, frame, small
 

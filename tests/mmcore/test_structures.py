@@ -9,7 +9,11 @@ import pytest
 from numpy.testing import assert_allclose
 
 import mmcore as mm
-from mmcore.covariance import BlockCovariance, Compound, Diagonal, Unstructured, cholesky_psd
+from mmcore.covariance.blocks import BlockCovariance
+from mmcore.covariance.compound import Compound
+from mmcore.covariance.diagonal import Diagonal
+from mmcore.covariance.triangle import cholesky_psd
+from mmcore.covariance.unstructured import Unstructured
 
 TRUTH = json.loads((Path(__file__).parents[1] / "data" / "lme4_structures.json").read_text())["fits"]
 

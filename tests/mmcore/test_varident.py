@@ -9,8 +9,8 @@ from numpy.testing import assert_allclose
 from scipy.optimize import approx_fprime
 
 import mmcore as mm
-from mmcore.design import build
-from mmcore.varident import _Search, residual_groups
+from mmcore.design.build import build
+from mmcore.lmm.varident import _Search, residual_groups
 from tests.oracles import dense_criterion
 
 # Stata: mixed mathach c.ses##c.meanses ... || id: female, cov(unstr) mle residuals(independent, by(female))

@@ -11,9 +11,9 @@ from dataclasses import replace
 import numpy as np
 
 import mmcore as mm
-from parity.case import frame
-from parity.engines.mmcore import MmcoreEngine
-from parity.results import Missing, Value
+from parity.engines.mmcore.engine import MmcoreEngine
+from parity.schema.case import frame
+from parity.schema.results import Missing, Value
 from tests.dense_influence import dense, sets_of
 
 EPS = np.finfo(float).eps

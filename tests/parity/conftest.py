@@ -6,10 +6,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from parity.case import Case
-from parity.policy import default_policy
-from parity.quantities import NAMES
-from parity.results import Missing, Results, Value, scalar
+from parity.schema.case import Case
+from parity.schema.policy import default_policy
+from parity.schema.quantities import NAMES
+from parity.schema.results import Missing, Results, Value, scalar
 
 ROWS = tuple(str(i) for i in range(1, 7))
 LEVELS = ("g|a", "g|b", "g|c")
@@ -38,7 +38,7 @@ def model_values(shift: float = 0.0) -> dict[str, Value]:
         **{f"obs_{kind}": tuple(f"{row}|{x}" for row in ROWS for x in names) for kind, names in PARTS.items()},
         **{f"level_{kind}": tuple(f"{u}|{x}" for u in LEVELS for x in names) for kind, names in PARTS.items()},
     }  # fmt: skip
-    from parity.quantities import REGISTRY
+    from parity.schema.quantities import REGISTRY
 
     values = {
         name: _spread(by_index[row.index], 1.0 + i) if row.index in by_index else scalar(1.0 + i)

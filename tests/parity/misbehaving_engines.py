@@ -3,7 +3,7 @@
 import os
 import time
 
-from parity.results import Results, scalar
+from parity.schema.results import Results, scalar
 
 
 class _Engine:

@@ -2,8 +2,8 @@
 
 from dataclasses import replace
 
-from parity.engine import load
-from parity.results import Value
+from parity.engines.load import load
+from parity.schema.results import Value
 
 
 class Planted:

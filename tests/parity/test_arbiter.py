@@ -5,14 +5,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from parity.arbiter import AtTheta, arbitrate
-from parity.engine import load
-from parity.generate import Spec, probe_theta
-from parity.policy import default_policy
-from parity.properties import AT_THETA, case_of
-from parity.results import Results, Value
-from parity.run import run_case
-from parity.verdicts import Verdict
+from parity.compare.arbiter import AtTheta, arbitrate
+from parity.compare.run import run_case
+from parity.engines.load import load
+from parity.fuzz.properties import AT_THETA
+from parity.schema.case import case_of
+from parity.schema.policy import default_policy
+from parity.schema.results import Results, Value
+from parity.schema.spec import Spec, probe_theta
+from parity.schema.verdicts import Verdict
 
 MMCORE, EXACT = load("mmcore"), load("first-principles")
 POLICY = default_policy()

@@ -10,6 +10,7 @@ from numpy.testing import assert_allclose
 from parity.bench import change, history
 from parity.bench.problems import PROBLEMS, grouped_slopes, nested, ratings
 from parity.bench.timing import Ratio, Rule, in_turns, ratio, repeats_for, slope, slower
+from parity.publish.site.speed import trend_svg
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -181,9 +182,7 @@ def test_steps_are_found_and_outliers_are_not():
 
 
 def test_trend_is_inline_svg():
-    text = history.trend_svg(
-        [_row(s, f"c{i}") for i, s in enumerate([1, 1.01, 0.99, 1.5, 1.51, 1.49])], "a <b>"
-    )
+    text = trend_svg([_row(s, f"c{i}") for i, s in enumerate([1, 1.01, 0.99, 1.5, 1.51, 1.49])], "a <b>")
     assert text.startswith("<svg")
     assert "&lt;b&gt;" in text
     assert "<b>" not in text

@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from parity.bench import change, instructions, measured, memory, speed_page
+from parity.bench import change, instructions, measured, memory
 from parity.bench.against import Answer, Entry, Point, engine_side, judged, markdown, measure
 from parity.bench.problems import PROBLEMS
 from parity.bench.timing import Ratio
-from parity.chart import Axis, Mark, Series, chart, number, ticks
-from parity.cli import main
+from parity.commands.main import main
+from parity.publish import speed_page
+from parity.publish.chart import Axis, Mark, Series, chart, number, ticks
 
 ROOT = Path(__file__).resolve().parents[2]
 CONDITIONS = measured.Conditions(
@@ -59,7 +60,7 @@ def test_an_engine_that_refuses_is_told(fake, change):
 
 
 def test_digits_are_those_of_the_worst_quantity(fake, change):
-    from parity.results import Value
+    from parity.schema.results import Value
 
     def off(results):
         value = results.values["criterion"]
@@ -73,7 +74,7 @@ def test_digits_are_those_of_the_worst_quantity(fake, change):
 
 
 def test_problems_are_the_cases_whose_references_judge_them():
-    from parity.case import load_cases
+    from parity.schema.case import load_cases
 
     cases = {case.name: case for case in load_cases()}
     for problem in PROBLEMS.values():
@@ -163,7 +164,7 @@ def test_peak_memory_of_a_fit_comes_from_a_process_of_its_own():
 @pytest.mark.live
 def test_peak_memory_of_lme4_is_measured():
     from parity.bench.against import lme4_request
-    from parity.rworker import RWorkers
+    from parity.r.worker import RWorkers
 
     problem = PROBLEMS["hsb82"]
     with RWorkers(timeout=120.0) as workers:

@@ -8,8 +8,12 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from parity import calibrate
-from parity.calibrate import (
+from parity.commands.main import main
+from parity.engines.adapter import design_of
+from parity.engines.load import load
+from parity.fuzz.properties import AT_THETA
+from parity.proof import calibrate
+from parity.proof.calibrate import (
     CALIBRATION_FILE,
     CalibrationError,
     Noise,
@@ -21,13 +25,10 @@ from parity.calibrate import (
     tight_gates,
     write_calibration,
 )
-from parity.cli import main
-from parity.engine import load
-from parity.estimates import design_of
-from parity.generate import Spec
-from parity.policy import PolicyError, default_policy, load_policy
-from parity.properties import AT_THETA, case_of
-from parity.results import Value
+from parity.schema.case import case_of
+from parity.schema.policy import PolicyError, default_policy, load_policy
+from parity.schema.results import Value
+from parity.schema.spec import Spec
 
 MEASURED = read_calibration()
 
@@ -61,7 +62,7 @@ def test_a_gate_loosened_by_hand_fails_until_it_says_why():
 
 def test_a_gate_needs_a_reason_at_all(tmp_path):
     """`why` and `source` are not optional, and neither may be a word."""
-    from parity.policy import POLICY_FILE
+    from parity.schema.policy import POLICY_FILE
 
     text = POLICY_FILE.read_text()
     first = text.index('\nwhy = "', text.index("\n[[gate]]")) + 1
@@ -149,7 +150,7 @@ def test_command_checks_without_r():
 
 def test_command_fails_on_a_loosened_gate(monkeypatch):
     loosened = _with_gate("default", "sigma", value=1.0, looser=None)
-    monkeypatch.setattr("parity.policy.default_policy", lambda: loosened)
+    monkeypatch.setattr("parity.schema.policy.default_policy", lambda: loosened)
     done = CliRunner().invoke(main, ["calibrate", "--check"])
     assert done.exit_code == 1
     assert "LOOSE default / sigma" in done.output

@@ -6,8 +6,8 @@ from collections import Counter
 import pytest
 
 from mmcore.datasets import dataset_source
-from mmcore.formula import parse
-from parity.case import Case, CaseError, canonical, frame, load_case, load_cases, select
+from mmcore.formula.parse import parse
+from parity.schema.case import Case, CaseError, canonical, frame, load_case, load_cases, select
 
 SHIPPED = load_cases()
 DATA_SETS = {

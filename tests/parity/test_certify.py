@@ -9,18 +9,19 @@ import pytest
 from click.testing import CliRunner
 from flint import arb, arb_mat
 
-from parity import certify
-from parity.case import Case, load_cases, select
-from parity.certify import CertificateError, certificates, decimals, read_certificate
-from parity.cli import main
-from parity.engine import load
+from parity.commands.main import main
+from parity.compare.run import run
+from parity.engines.load import load
 from parity.exact.balls import NotEnclosed, cholesky, precision
 from parity.exact.lmm import NotCertifiable, Point, Products, charts_at, parameters
 from parity.exact.newton import complementarity, krawczyk, proved_minimum
 from parity.exact.prove import prove
-from parity.quantities import NAMES, REGISTRY, of_kind
+from parity.proof import certify
+from parity.proof.certify import decimals
+from parity.references.certificates import CertificateError, certificates, read_certificate
 from parity.resources import certified_dir
-from parity.run import run
+from parity.schema.case import Case, load_cases, select
+from parity.schema.quantities import NAMES, REGISTRY, of_kind
 
 CASES = {case.name: case for case in load_cases()}
 STORED = {found.case.name: found for found in certificates()}

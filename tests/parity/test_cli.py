@@ -8,9 +8,9 @@ from types import ModuleType
 import pytest
 from click.testing import CliRunner
 
-from parity import cli
-from parity.engine import EngineUnavailable
-from parity.results import Results, scalar
+from parity.commands import main as cli
+from parity.schema.engine import EngineUnavailable
+from parity.schema.results import Results, scalar
 
 
 @pytest.fixture
@@ -134,7 +134,7 @@ def test_without_r_the_recordings_are_used_and_that_is_said(monkeypatch):
     def load(name):
         raise EngineUnavailable("R is not installed")
 
-    monkeypatch.setattr("parity.references.load", load)
+    monkeypatch.setattr("parity.engines.references.load", load)
     result = CliRunner().invoke(cli.main, ["gate", "dyestuff_reml", "--quantity", "fixef"])
     assert "live R with lme4 is not here (R is not installed)" in result.output
     assert "compared with the recorded references instead" in result.output
@@ -200,7 +200,7 @@ def test_doctor_answers(monkeypatch):
 
 def test_help_needs_neither_numpy_nor_pandas():
     code = (
-        "import sys; from click.testing import CliRunner; from parity.cli import main;"
+        "import sys; from click.testing import CliRunner; from parity.commands.main import main;"
         "r = CliRunner().invoke(main, ['run', '--help']); assert r.exit_code == 0, r.output;"
         "print([name for name in ('numpy', 'pandas', 'mmcore', 'jinja2') if name in sys.modules])"
     )

@@ -5,14 +5,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from parity.case import Case
-from parity.compare import WHOLE_MODEL, Pair, apply_known, compare
-from parity.known import Known
-from parity.measures import digits, errors, log_relative_error, scales
-from parity.quantities import REGISTRY
-from parity.results import Results, Value, scalar
-from parity.run import run
-from parity.verdicts import Verdict
+from parity.compare.distance import digits, errors, log_relative_error, scales
+from parity.compare.judge import WHOLE_MODEL, Pair, apply_known, compare
+from parity.compare.run import run
+from parity.schema.case import Case
+from parity.schema.known import Known
+from parity.schema.quantities import REGISTRY
+from parity.schema.results import Results, Value, scalar
+from parity.schema.verdicts import Verdict
 
 
 @pytest.fixture
@@ -24,7 +24,7 @@ def judge(case, fake, policy):
         ours, theirs = (side.run(case, _ALL) for side in (fake(names[0], change), fake(names[1], reference)))
         return {row.quantity: row for row in compare(Pair(case, lane, ours, theirs, policy, **more))}
 
-    from parity.quantities import NAMES as _ALL
+    from parity.schema.quantities import NAMES as _ALL
 
     return of
 

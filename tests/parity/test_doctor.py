@@ -5,9 +5,9 @@ import tomllib
 import pytest
 from packaging.requirements import Requirement
 
-from parity import doctor
+from parity.r import doctor
+from parity.r.worker import REnvironment
 from parity.resources import PACKAGE
-from parity.rworker import REnvironment
 
 PACKAGES = {"lme4": "1.1.31", "jsonlite": "1.8.4", "car": "3.1.1", "HLMdiag": "0.5.1"}
 BRIDGE = {"rpy2": "3.6.6", "rpy2-rinterface": "3.6.5", "rpy2-robjects": "3.6.4"}

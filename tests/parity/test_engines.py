@@ -11,10 +11,9 @@ import numpy as np
 import pytest
 
 import mmcore as mm
-from parity.case import Case, load_cases, select
 from parity.check import check_engine
-from parity.engine import EngineUnavailable, load
-from parity.estimates import (
+from parity.compare.run import run
+from parity.engines.adapter import (
     QUANTITIES,
     Estimates,
     Unsupported,
@@ -22,11 +21,13 @@ from parity.estimates import (
     need_fixed_and_unstructured,
     values,
 )
-from parity.isolated import Isolated
-from parity.quantities import NAMES
-from parity.references import references
-from parity.run import run
-from parity.verdicts import Verdict
+from parity.engines.isolated import Isolated
+from parity.engines.load import load
+from parity.engines.references import references
+from parity.schema.case import Case, load_cases, select
+from parity.schema.engine import EngineUnavailable
+from parity.schema.quantities import NAMES
+from parity.schema.verdicts import Verdict
 
 HERE = Path(__file__).parent
 DOCS = HERE.parents[1] / "docs"
@@ -122,7 +123,7 @@ def test_estimates_are_labelled_as_every_engine_labels_them(name):
 
 
 def _frame(case):
-    from parity.case import frame
+    from parity.schema.case import frame
 
     return frame(case)
 
@@ -241,7 +242,7 @@ def test_nlme_agrees_where_it_fits():
 
 @pytest.mark.live
 def test_glmmtmb_agrees_or_is_said_to_be_absent():
-    from parity.rworker import RWorkers
+    from parity.r.worker import RWorkers
 
     workers = RWorkers(60)
     here = workers.call("requireNamespace", {"package": "glmmTMB"}).status == "ok"

@@ -7,20 +7,19 @@ import pandas as pd
 import pytest
 from flint import arb
 
-from mmcore.design import build
-from mmcore.families import family_named
-from mmcore.response import reader, with_trials
-from parity.arbiter import NO_MAXIMUM
-from parity.case import load_cases
-from parity.engine import load
-from parity.estimates import design_of
+from mmcore.design.build import build
+from mmcore.families.names import family_named
+from mmcore.glmm.response import reader, with_trials
+from parity.compare.arbiter import NO_MAXIMUM
+from parity.compare.run import run_case
+from parity.engines.adapter import design_of
+from parity.engines.load import load
 from parity.exact.balls import NotEnclosed, precision
 from parity.exact.glm import LINKS, Data, Point, is_separated, proved_glm
 from parity.exact.lmm import NotCertifiable
-from parity.generate import Spec
-from parity.policy import default_policy
-from parity.properties import case_of
-from parity.run import run_case
+from parity.schema.case import case_of, load_cases
+from parity.schema.policy import default_policy
+from parity.schema.spec import Spec
 
 EXACT, MMCORE = load("first-principles"), load("mmcore")
 CASES = {case.name: case for case in load_cases()}

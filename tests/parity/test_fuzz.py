@@ -17,31 +17,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import mmcore as mm
-from mmcore.design import build
-from parity import bundle, fuzz
-from parity.arbiter import NO_MAXIMUM
-from parity.bundle import find_case, regressions, write_bundle
-from parity.case import Case, CaseError, frame
-from parity.cli import main
-from parity.engine import load
-from parity.estimates import design_of
+from mmcore.design.build import build
+from parity.commands.main import main
+from parity.compare.arbiter import NO_MAXIMUM
+from parity.engines.adapter import design_of
+from parity.engines.load import load
 from parity.exact.balls import precision
-from parity.fuzz import INVALID, FuzzError, Plan, checked_classes, judge_case, quota, specs
-from parity.generate import (
-    CLASSES,
-    GENERALISED,
-    SPREADS,
-    Spec,
-    blocks,
-    data,
-    formula,
-    probe_theta,
-    relabelled,
-    settled,
-)
-from parity.invalid import MISTAKES, invalid_case
-from parity.properties import AT_THETA, STATEMENTS, case_of, violations
-from parity.results import Results, Value
+from parity.fuzz import bundle
+from parity.fuzz import explore as fuzz
+from parity.fuzz.bundle import find_case, regressions, write_bundle
+from parity.fuzz.classes import CLASSES, GENERALISED
+from parity.fuzz.explore import INVALID, FuzzError, Plan, checked_classes, judge_case, quota, specs
+from parity.fuzz.invalid import MISTAKES, invalid_case
+from parity.fuzz.properties import AT_THETA, STATEMENTS, violations
+from parity.schema.case import Case, CaseError, case_of, frame
+from parity.schema.results import Results, Value
+from parity.schema.spec import SPREADS, Spec, blocks, data, formula, probe_theta, relabelled, settled
 
 REGRESSIONS = Path(__file__).resolve().parents[1] / "regressions"
 MMCORE, EXACT = load("mmcore"), load("first-principles")
@@ -515,7 +506,9 @@ def test_commands_tell_mistakes_from_missing_parts(parity):
 
 
 def test_nothing_judged_is_not_success(parity, monkeypatch):
-    monkeypatch.setattr("parity.fuzzing.load", lambda name: MMCORE if name == "mmcore" else Silent("timeout"))
+    monkeypatch.setattr(
+        "parity.fuzz.program.load", lambda name: MMCORE if name == "mmcore" else Silent("timeout")
+    )
     done = parity("fuzz", "--class", "intercept", "--examples", "2", "--reference", "x")
     assert done.exit_code == 3
     assert "nothing was judged in intercept" in done.output

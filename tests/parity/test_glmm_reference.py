@@ -7,15 +7,16 @@ import numpy as np
 import pytest
 
 import mmcore as mm
-from parity.case import Case, CaseError, frame, load_case, load_cases
-from parity.engine import load, needs, point
-from parity.engines.mmcore import MmcoreEngine
+from parity.compare.run import run
+from parity.engines.load import load
+from parity.engines.mmcore.engine import MmcoreEngine
 from parity.engines.r_live import RLive
-from parity.known import load_known
-from parity.quantities import REGISTRY, of_kind
-from parity.references import references
-from parity.run import run
-from parity.rworker import RWorkers
+from parity.engines.references import references
+from parity.r.worker import RWorkers
+from parity.schema.case import Case, CaseError, frame, load_case, load_cases
+from parity.schema.engine import needs, point
+from parity.schema.known import load_known
+from parity.schema.quantities import REGISTRY, of_kind
 
 CASES = {case.name: case for case in load_cases()}
 CBPP = CASES["cbpp_laplace"]

@@ -10,14 +10,14 @@ import pytest
 from numpy.testing import assert_allclose
 
 import mmcore as mm
-from parity.case import Case, frame, load_cases
-from parity.compare import Pair, compare
-from parity.engines.mmcore import MmcoreEngine
-from parity.known import load_known
-from parity.policy import default_policy
-from parity.results import Missing, Value
-from parity.run import run
-from parity.verdicts import Verdict
+from parity.compare.judge import Pair, compare
+from parity.compare.run import run
+from parity.engines.mmcore.engine import MmcoreEngine
+from parity.schema.case import Case, frame, load_cases
+from parity.schema.known import load_known
+from parity.schema.policy import default_policy
+from parity.schema.results import Missing, Value
+from parity.schema.verdicts import Verdict
 from tests.dense_influence import deletions, dense, sets_of
 from tests.parity import as_shipped as shipped
 

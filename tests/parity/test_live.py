@@ -10,13 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from parity.case import load_cases, select
-from parity.engine import load
-from parity.quantities import REGISTRY, of_kind
-from parity.references import references
-from parity.report.text import r_snippet
-from parity.run import run
-from parity.verdicts import Verdict
+from parity.compare.run import run
+from parity.engines.load import load
+from parity.engines.references import references
+from parity.publish.report.text import r_snippet
+from parity.schema.case import load_cases, select
+from parity.schema.quantities import REGISTRY, of_kind
+from parity.schema.verdicts import Verdict
 
 pytestmark = pytest.mark.live
 
@@ -79,7 +79,7 @@ def test_lme4_as_the_engine_under_test_agrees_with_its_own_recordings(r_live):
 
 INTERRUPTING = """
 import os, signal
-from parity.engines.mmcore import MmcoreEngine
+from parity.engines.mmcore.engine import MmcoreEngine
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell lets what it puts in the background ignore the key
 

@@ -7,14 +7,14 @@ import sys
 import pytest
 from click.testing import CliRunner
 
-from parity import mutants
-from parity.case import load_cases, select
 from parity.check import check_engine
-from parity.cli import main
-from parity.engine import load
-from parity.mutants import MutantError, Outcome, hunt, load_mutants, summary
-from parity.references import references
-from parity.run import run
+from parity.commands.main import main
+from parity.compare.run import run
+from parity.engines.load import load
+from parity.engines.references import references
+from parity.proof import mutants
+from parity.proof.mutants import MutantError, Outcome, hunt, load_mutants, summary
+from parity.schema.case import load_cases, select
 
 MUTANTS = {mutant.name: mutant for mutant in load_mutants()}
 
@@ -24,7 +24,7 @@ SAMPLE = (
     "sum_contrasts_sign",
 )  # fmt: skip
 ENTRY = {
-    "name": "a", "file": "kernels/common.py", "old": "LOG_2PI = log(2.0 * pi)", "new": "LOG_2PI = 1.0", "what": "x"
+    "name": "a", "file": "kernels/profile.py", "old": "LOG_2PI = log(2.0 * pi)", "new": "LOG_2PI = 1.0", "what": "x"
 }  # fmt: skip
 
 
@@ -43,10 +43,10 @@ def _table(folder, *entries):
 def test_there_are_sixty_faults_in_every_part_of_the_mathematics():
     assert len(MUTANTS) >= 60
     parts = {mutant.file.split("/")[0] for mutant in MUTANTS.values()}
-    assert {"kernels", "diagnostics", "fit.py", "products.py", "covariance.py", "contrasts.py"} <= parts
+    assert {"kernels", "diagnostics", "lmm", "glmm", "design", "covariance", "families"} <= parts
     files = {mutant.file for mutant in MUTANTS.values()}
     assert {
-        f"kernels/{name}.py" for name in ("common", "one_factor", "dense", "nested", "crossed", "small")
+        f"kernels/{name}.py" for name in ("profile", "one_factor", "dense", "nested", "crossed", "small")
     } <= files
 
 
@@ -96,7 +96,7 @@ def test_unknown_mutants_are_a_mistake_of_the_user():
     ("change", "says"),
     [
         ({"old": "this text is nowhere"}, "stands 0 times"),
-        ({"old": "p"}, "times in mmcore/kernels/common.py"),
+        ({"old": "p"}, "times in mmcore/kernels/profile.py"),
         ({"file": "kernels/none.py"}, "there is no mmcore/kernels/none.py"),
         ({"new": "LOG_2PI = log(2.0 * pi)"}, "changes nothing"),
         ({"name": "Not a name"}, "regex"),
@@ -123,14 +123,14 @@ def test_a_mutant_needs_a_process_of_its_own():
 
 def test_the_fault_is_in_the_imported_code_and_not_on_disk():
     code = (
-        "from parity.mutants import install, load_mutants\n"
+        "from parity.proof.mutants import install, load_mutants\n"
         "install(next(m for m in load_mutants() if m.name == 'criterion_log_pi'))\n"
-        "import mmcore.kernels.common as c\n"
+        "import mmcore.kernels.profile as c\n"
         "print(c.LOG_2PI)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.stdout.strip() == "1.1447298858494002", done.stderr  # log(pi)
-    import mmcore.kernels.common as common
+    import mmcore.kernels.profile as common
 
     assert pytest.approx(1.8378770664093453) == common.LOG_2PI
 

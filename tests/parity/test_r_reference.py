@@ -8,13 +8,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from parity.case import Case, frame, load_cases
-from parity.engines.r_live import HLMDIAG, RLive, r_code_hash, r_column, request_of
+from parity.engines.r_live import HLMDIAG, RLive, r_code_hash, request_of
 from parity.engines.recorded import engines as recorded_engines
-from parity.quantities import REGISTRY, of_kind
+from parity.r.columns import r_column
+from parity.r.script import RscriptWorkers
+from parity.r.worker import RWorkers
 from parity.resources import r_dir
-from parity.rscript import RscriptWorkers
-from parity.rworker import RWorkers
+from parity.schema.case import Case, frame, load_cases
+from parity.schema.quantities import REGISTRY, of_kind
 
 NAMES = of_kind("lmm")
 

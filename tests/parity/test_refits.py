@@ -5,13 +5,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from parity.case import Case, load_cases
-from parity.engines.mmcore import MmcoreEngine
+from parity.engines.mmcore.engine import MmcoreEngine
 from parity.engines.r_live import RLive, request_of
 from parity.engines.recorded import engines as recorded_engines
-from parity.policy import default_policy
-from parity.quantities import REGISTRY, of_kind
-from parity.rworker import RWorkers
+from parity.r.worker import RWorkers
+from parity.schema.case import Case, load_cases
+from parity.schema.policy import default_policy
+from parity.schema.quantities import REGISTRY, of_kind
 
 NAMES = of_kind("lmm")
 

@@ -4,10 +4,10 @@ import re
 
 import pytest
 
-from parity.engines.mmcore import QUANTITIES
-from parity.policy import LANES, PolicyError, default_policy, load_policy
-from parity.quantities import INDEXES, MEASURES, NAMES, REGISTRY, in_lane, of_kind, quantity
+from parity.engines.mmcore.engine import QUANTITIES
 from parity.resources import r_dir
+from parity.schema.policy import LANES, PolicyError, default_policy, load_policy
+from parity.schema.quantities import INDEXES, MEASURES, NAMES, REGISTRY, in_lane, of_kind, quantity
 
 
 def _functions(file):
@@ -103,7 +103,7 @@ def test_a_model_without_random_effects_has_nothing_to_compare_at_a_theta():
 
 
 def _text():
-    from parity.policy import POLICY_FILE
+    from parity.schema.policy import POLICY_FILE
 
     return POLICY_FILE.read_text()
 

@@ -9,11 +9,12 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from parity.case import Case
-from parity.report import ReportError, to_html, to_json, to_junit, to_markdown, write
-from parity.report.text import exact, failure_text
-from parity.results import Results, Value, scalar
-from parity.run import REPORT_SCHEMA, run
+from parity.compare.run import REPORT_SCHEMA, run
+from parity.compare.words import exact
+from parity.publish.report import ReportError, to_html, to_json, to_junit, to_markdown, write
+from parity.publish.report.text import failure_text
+from parity.schema.case import Case
+from parity.schema.results import Results, Value, scalar
 
 EVIL = '<script>alert("x")</script>'
 
@@ -112,8 +113,8 @@ def _maps(html):
 
 
 def test_heat_map_has_a_square_for_each_case_and_quantity(report):
-    from parity.quantities import REGISTRY
-    from parity.report.page import panels
+    from parity.publish.report.page import panels
+    from parity.schema.quantities import REGISTRY
 
     cells = {cell.title.split(":")[0]: cell for panel in panels(report) for cell in panel.cells}
     compared = {row.quantity for row in report.rows} & set(REGISTRY)

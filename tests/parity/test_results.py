@@ -8,21 +8,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from parity.case import Case
+from parity.compare.run import run
 from parity.engines.recorded import Recorded, engines
-from parity.record import record
-from parity.results import (
-    Missing,
-    RecordingError,
-    Results,
-    Value,
-    read_recording,
-    recording_path,
-    scalar,
-    write_recording,
-)
-from parity.run import run
-from parity.verdicts import Verdict
+from parity.references.record import record
+from parity.references.recordings import RecordingError, read_recording, recording_path, write_recording
+from parity.schema.case import Case
+from parity.schema.results import Missing, Results, Value, scalar
+from parity.schema.verdicts import Verdict
 
 HARD = np.array(
     [0.1 + 0.2, 1 / 3, -0.0, 5e-324, 1.7976931348623157e308, 251.40510484848497, np.pi * 1e-17, 2.0**53 + 2]

@@ -8,15 +8,16 @@ import pytest
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from parity import check_engine
-from parity.bundle import find_case
-from parity.case import Case, load_cases, select
-from parity.engine import EngineError, load
-from parity.known import KnownError
-from parity.quantities import DESIGN
-from parity.references import references
-from parity.results import Results, Value, scalar
-from parity.run import run
-from parity.verdicts import Verdict
+from parity.compare.run import run
+from parity.engines.load import load
+from parity.engines.references import references
+from parity.fuzz.bundle import find_case
+from parity.schema.case import Case, load_cases, select
+from parity.schema.engine import EngineError
+from parity.schema.known import KnownError
+from parity.schema.quantities import DESIGN
+from parity.schema.results import Results, Value, scalar
+from parity.schema.verdicts import Verdict
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -212,8 +213,8 @@ def test_an_engine_of_zeros_fails_every_case_and_agrees_only_where_the_reference
 
 def test_refits_are_asked_of_the_engine_only_where_a_reference_made_them(case, fake, change):
     """They are dear: neither a reference that skipped them nor one without the case is a reason to make them."""
-    from parity.quantities import REGISTRY
-    from parity.results import Results
+    from parity.schema.quantities import REGISTRY
+    from parity.schema.results import Results
 
     dear = {name for name, row in REGISTRY.items() if row.refits}
 
@@ -238,7 +239,7 @@ def test_refits_are_asked_of_the_engine_only_where_a_reference_made_them(case, f
 
 
 def test_a_reference_may_hold_some_of_the_refits(case, fake, change):
-    from parity.results import Value
+    from parity.schema.results import Value
 
     def part(results):
         whole = results.values["deletion_sigma"]

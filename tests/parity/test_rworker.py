@@ -10,11 +10,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from parity.engines.r_live import r_column
-from parity.rcall import crashed, guarded_reply
-from parity.rscript import RscriptWorkers
-from parity.rvalues import from_json_data, to_json_data
-from parity.rworker import RWorkers, open_workers, r_environment
+from parity.r.call import crashed, guarded_reply
+from parity.r.columns import r_column
+from parity.r.script import RscriptWorkers
+from parity.r.values import from_json_data, to_json_data
+from parity.r.worker import RWorkers, open_workers, r_environment
 
 SOURCES = [Path(__file__).with_name("misbehave.R")]
 

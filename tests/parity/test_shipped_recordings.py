@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from parity.case import frame, load_cases
+from parity.references.recordings import read_recording
 from parity.resources import recorded_dir
-from parity.results import read_recording
+from parity.schema.case import frame, load_cases
 
 FILES = sorted(path for path in recorded_dir().rglob("*.json*"))
 HLMDIAG = [path for path in FILES if path.parent.name == "hlmdiag-0.5.1"]

@@ -16,13 +16,13 @@ from parity.bench.against import Entry, Point
 from parity.bench.history import Measurement, append
 from parity.bench.measured import Conditions, Fits, Table
 from parity.bench.timing import Ratio
-from parity.case import Case
-from parity.cli import main
-from parity.known import Known
-from parity.results import Value, scalar
-from parity.run import run
-from parity.site import agreement, pages, speed
-from parity.site.remembered import Remembered
+from parity.commands.main import main
+from parity.compare.run import run
+from parity.engines.remembered import Remembered
+from parity.publish.site import agreement, pages, speed
+from parity.schema.case import Case
+from parity.schema.known import Known
+from parity.schema.results import Value, scalar
 from tests.parity.browser import Browser, chromedriver
 
 EVIL = '<script>alert("x")</script>'

@@ -1,0 +1,128 @@
+"""Bars + variables -> random terms: codes of the grouping factor and the model matrix of the left side."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from scipy import sparse
+
+from ..formula.parse import Bar
+from ..formula.syntax import Name, deparse
+from .columns import Column, as_factor, drop_unused
+from .grouping import grouping_factor
+from .matrix import Coding, make_coding
+
+
+@dataclass(frozen=True, slots=True)
+class RandomTerm:
+    """One random-effects term: row i has the effects `columns[i]` of level `codes[i]`."""
+
+    group: str  # lme4's name of the factor: "Subject", "cask:batch"
+    levels: np.ndarray  # (L,) object array of str, R's level order, only levels that occur
+    codes: np.ndarray  # (n,) intp in 0..L-1
+    effects: tuple[str, ...]  # (k,) R's column names of the left side
+    columns: np.ndarray  # (n, k) float64, model matrix of the left side
+    structure: str  # us | diag | cs | ar1; a single effect is always us
+    homogeneous: bool  # one variance for all effects
+
+    @property
+    def n_levels(self) -> int:
+        """L, the number of levels."""
+        return len(self.levels)
+
+    @property
+    def n_effects(self) -> int:
+        """k, the number of effects per level."""
+        return len(self.effects)
+
+    @property
+    def q(self) -> int:
+        """L k, the number of random effects of this term."""
+        return len(self.levels) * len(self.effects)
+
+    def Z(self) -> sparse.csr_array:
+        """Columns of Z of this term (n, q): level after level, effects fastest."""
+        n, k = self.columns.shape
+        columns = (self.codes[:, None] * k + np.arange(k)).ravel()
+        return sparse.csr_array(
+            (self.columns.ravel(), columns, np.arange(0, n * k + 1, k)), shape=(n, self.q)
+        )
+
+    def take(self, rows: np.ndarray) -> "RandomTerm":
+        """The term on a subset of the rows (positions), without the levels that no longer occur."""
+        codes, levels = self.codes[rows], self.levels
+        counts = np.bincount(codes, minlength=len(levels))
+        if not counts.all():
+            used = counts > 0
+            codes, levels = (np.cumsum(used) - 1)[codes], levels[used]
+        return replace(self, codes=codes, levels=levels, columns=self.columns[rows])
+
+
+@dataclass(frozen=True, slots=True)
+class CodedTerm:
+    """A random term with what it was made from."""
+
+    term: RandomTerm
+    coding: Coding  # of the left side
+    bar: Bar
+
+
+def make_terms(
+    bars: Sequence[Bar],
+    variables: Mapping[str, Column],
+    n: int,
+    known: Mapping[tuple, tuple[Coding, np.ndarray]],
+) -> tuple[CodedTerm, ...]:
+    """The random terms of `bars` in order of appearance; equal groups and left sides share their arrays.
+
+    variables: label -> column, unused levels dropped. known: (intercept, terms) -> coding and matrix of left
+    sides that exist already. Factors of a left side always get default contrasts, as in lme4.
+    """
+    groups: dict[tuple[str, ...], tuple[np.ndarray, np.ndarray]] = {}
+    sides = dict(known)
+    made = []
+    for bar in bars:
+        if bar.factors not in groups:
+            groups[bar.factors] = _group(bar.factors, variables)
+        key = (bar.intercept, bar.terms)
+        side = sides.get(key)
+        if side is None or not side[0].variables.keys().isdisjoint(bar.factors):
+            side = _left_side(bar, variables, n)
+            sides.setdefault(key, side)
+        made.append(CodedTerm(_random_term(bar, groups[bar.factors], side), side[0], bar))
+    return tuple(made)
+
+
+def lme4_order(terms: tuple[CodedTerm, ...]) -> tuple[CodedTerm, ...]:
+    """Decreasing number of levels; when anything has to move, lme4 also reverses the order of ties."""
+    sizes = [item.term.n_levels for item in terms]
+    if sizes == sorted(sizes, reverse=True):
+        return terms
+    return tuple(sorted(terms, key=lambda item: item.term.n_levels)[::-1])
+
+
+def _group(factors: tuple[str, ...], variables: Mapping[str, Column]) -> tuple[np.ndarray, np.ndarray]:
+    made = grouping_factor([as_factor(variables[deparse(Name(name))], name) for name in factors])
+    levels = np.empty(len(made.levels), dtype=object)
+    levels[:] = made.levels
+    return made.codes.astype(np.intp, copy=False), levels
+
+
+def _left_side(bar: Bar, variables: Mapping[str, Column], n: int) -> tuple[Coding, np.ndarray]:
+    used = {deparse(v): variables[deparse(v)] for term in bar.terms for v in term}
+    for name in bar.factors:
+        # A variable that is also the group counts as a factor on the left side, as in lme4.
+        label = deparse(Name(name))
+        if label in used:
+            used[label] = drop_unused(as_factor(used[label], name))
+    coding = make_coding(bar.terms, bar.intercept, used)
+    return coding, coding.matrix(used, n)
+
+
+def _random_term(
+    bar: Bar, group: tuple[np.ndarray, np.ndarray], side: tuple[Coding, np.ndarray]
+) -> RandomTerm:
+    codes, levels = group
+    coding, columns = side
+    structure = bar.structure if len(coding.names) > 1 else "us"
+    return RandomTerm(bar.group, levels, codes, coding.names, columns, structure, bool(bar.homogeneous))

@@ -1,0 +1,1 @@
+"""Influence by refits: the model without each row or group."""

@@ -1,0 +1,1 @@
+"""Residuals at every level."""

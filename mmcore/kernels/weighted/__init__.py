@@ -1,0 +1,1 @@
+"""Factors of V whose weights change from step to step, one for each shape of Z."""

@@ -1,0 +1,1 @@
+"""Linear mixed models and linear models: criterion, starting values, fits."""

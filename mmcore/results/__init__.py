@@ -1,0 +1,1 @@
+"""What every fitted model is and tells: estimates, labels, predictions, simulated responses."""

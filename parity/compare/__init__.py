@@ -1,0 +1,1 @@
+"""From the results of two engines to verdicts."""

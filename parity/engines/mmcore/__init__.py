@@ -1,0 +1,1 @@
+"""mmcore as an engine."""

@@ -1,0 +1,1 @@
+"""Made-up models, and properties that hold for each of them."""

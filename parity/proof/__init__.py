@@ -1,0 +1,1 @@
+"""The harness tested: certified answers, deliberate faults, calibrated gates."""

@@ -1,0 +1,1 @@
+"""R at a distance: a process of its own, called by the names of functions."""

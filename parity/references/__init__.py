@@ -1,0 +1,1 @@
+"""Stored answers as files: recordings of R, and certified numbers."""

@@ -1,0 +1,1 @@
+"""What everything is written in: cases, quantities, results, gates, verdicts."""
