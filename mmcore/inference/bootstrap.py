@@ -5,7 +5,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -177,7 +176,7 @@ def bootstrap(
     [36.0, 64.0]
     """
     plan = _plan(fit, type, cluster, statistic)
-    if isinstance(nsim, bool) or not isinstance(nsim, Integral) or nsim < 2:
+    if isinstance(nsim, bool) or not isinstance(nsim, int | np.integer) or nsim < 2:
         raise DataError(f"nsim must be a whole number of at least 2 replicates, got {nsim!r}")
     blocks = _blocks(plan, int(nsim), rng)
     _check(executor)
@@ -227,7 +226,7 @@ def _blocks(plan: Plan, nsim: int, rng: Any) -> list[Block]:
         rng = np.random.SeedSequence(rng.integers(0, 2**32, 4).tolist())
     elif isinstance(rng, np.random.SeedSequence):
         rng = np.random.SeedSequence(rng.entropy, spawn_key=rng.spawn_key)  # its own children are not used up
-    elif rng is None or (isinstance(rng, Integral) and not isinstance(rng, bool) and rng >= 0):
+    elif rng is None or (isinstance(rng, int | np.integer) and not isinstance(rng, bool) and rng >= 0):
         rng = np.random.SeedSequence(None if rng is None else int(rng))
     else:
         raise DataError(f"rng must be a seed (a whole number), a SeedSequence or a Generator, got {rng!r}")
@@ -244,7 +243,8 @@ def _collected(plan: Plan, parts: list[Replicates]) -> Bootstrap:
         estimate = dict(zip([p.name for p in every], values(every, Lambda, fit.sigma, fit.beta), strict=True))
     else:
         estimate = statistic_of(plan, fit)
-    failures, first = {}, 0
+    failures: dict[int, str] = {}
+    first = 0
     for part in parts:
         failures |= {first + i: message for i, message in part.failures.items()}
         first += len(part.values)

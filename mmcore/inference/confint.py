@@ -64,8 +64,8 @@ def confint(
     -----
     Quantiles are normal, in a linear model those of t. Wald intervals of variance parameters do not exist (NaN, as in
     lme4): :func:`mmcore.varcomp_se` has some on the log scale. Profile limits are roots of the profile and not
-    interpolated: lme4's, which are, differ by up to about 1e-4 of themselves. Where the likelihood does not fall so far,
-    the limit is the end of the domain: 0 for a standard deviation, -1 or 1 for a correlation, infinity for a
+    interpolated: lme4's, which are, differ by up to about 1e-3 of themselves. Where the likelihood does not fall so
+    far, the limit is the end of the domain: 0 for a standard deviation, -1 or 1 for a correlation, infinity for a
     coefficient of separated data. In an lm the profile is the t interval; R's confint for a gaussian glm has normal
     quantiles, as here.
 

@@ -52,6 +52,10 @@ class Linear:
     def rechart(self, psi: np.ndarray) -> None:
         """The coordinates belong to the constraint."""
 
+    def scattered(self, psi: np.ndarray) -> list[np.ndarray]:
+        """Starts all over the covariance parameters."""
+        return [self.B.T @ par for par in self.covariance.scattered()]
+
 
 class Scaled(Linear):
     """A standard deviation held at v: psi = (s, other parameters), par_i = v exp(-s), sigma = exp(s).
@@ -68,6 +72,10 @@ class Scaled(Linear):
         self.i, self.v, self.center = i, v, float(np.log(sigma))
         if self.bounds is not None:
             self.bounds = np.append(-np.inf, self.bounds[0]), np.append(np.inf, self.bounds[1])
+
+    def scattered(self, psi: np.ndarray) -> list[np.ndarray]:
+        """Starts all over the other covariance parameters, from the same sigma."""
+        return [np.append(psi[0], other) for other in super().scattered(psi)]
 
     def par(self, psi: np.ndarray) -> np.ndarray:
         """(n_par,) covariance parameters."""

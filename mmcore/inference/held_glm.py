@@ -92,6 +92,14 @@ class _Affine:
     def rechart(self, psi: np.ndarray) -> None:
         """The coordinates belong to the constraint."""
 
+    def scattered(self, psi: np.ndarray) -> list[np.ndarray]:
+        """Starts all over the covariance parameters, from the same coefficients."""
+        p, own = self.objective.p, np.flatnonzero(self.B[: self.objective.p].any(axis=0))
+        starts = [self.B[p:].T @ par for par in self.covariance.scattered()]
+        for start in starts:
+            start[own] = psi[own]
+        return starts
+
 
 class HeldMixed:
     """One parameter of a generalized mixed model; the dispersion is known, so standard deviations are absolute."""

@@ -1,9 +1,9 @@
 """One design, many responses: linear mixed models with one grouping factor fitted in step, exact Newton.
 
-Z'Z, Z'X and X'X are the same for every response; Z'y, X'y and y'y change. With C_l = Z_l'M per level, everything that the
-criterion and its derivatives need is a function of the sums P_g = sum C_l (x) C_l over the levels with equal Z'Z: a
-balanced design has one such sum, whatever its number of levels. Arrays carry the responses as leading axis B, groups of
-levels as second axis G. The algebra per level is that of :mod:`mmcore.kernels.one_factor`.
+Z'Z, Z'X and X'X are the same for every response; Z'y, X'y and y'y change. With C_l = Z_l'M per level, everything that
+the criterion and its derivatives need is a function of the sums P_g = sum C_l (x) C_l over the levels with equal Z'Z:
+a balanced design has one such sum, whatever its number of levels. Arrays carry the responses as leading axis B, groups
+of levels as second axis G. The algebra per level is that of :mod:`mmcore.kernels.one_factor`.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from ..covariance import BlockCovariance
 from ..errors import FitError, UnsupportedError
 from ..glmm.fit import GeneralizedFit
 from ..glmm.laplace import JointLaplace
@@ -65,8 +66,8 @@ def optimum_of(fit: Fit) -> Optimum:
         return _of_glmer(fit) if fit.is_mixed else _of_glm(fit)
     if fit.residual is not None:
         raise UnsupportedError(
-            "the likelihood of a model with residual='varident(...)' is not profiled: its ratios of standard deviations "
-            "would have to be re-optimized as well; use method='boot' or 'wald'"
+            "the likelihood of a model with residual='varident(...)' is not profiled: its ratios of standard "
+            "deviations would have to be re-optimized as well; use method='boot' or 'wald'"
         )
     return _of_lmer(fit)
 
@@ -83,8 +84,8 @@ def require_residual(fit: Fit) -> None:
         return
     if fit.df_resid <= 0:
         raise FitError(
-            f"the model has as many coefficients as rows ({fit.design.p}): no dispersion can be estimated, so there is no "
-            "interval. Drop terms"
+            f"the model has as many coefficients as rows ({fit.design.p}): no dispersion can be estimated, so there is "
+            "no interval. Drop terms"
         )
     if not scale > EXACT**2:
         raise FitError(
@@ -173,6 +174,7 @@ def _of_lmer(fit: Fit) -> Optimum:
     sigma = float(np.sqrt(profile.rss / profile.nu)) if known is None else known
     every = parameters(fit)
     estimate = values(every, ml.covariance.Lambda(par), sigma, fn.kernel.A.beta(gamma))
+    _correlations_of_structures(every, ml.covariance, par, estimate)
     step = _steps(every, estimate, sigma, sigma * np.sqrt(np.square(half).sum(axis=1)), profile.nu)
     return Optimum(every, estimate, step, found.f, 1.0, lambda which: HeldLinear(ml, par, sigma, which))
 
@@ -188,8 +190,18 @@ def _of_glmer(fit: GeneralizedFit) -> Optimum:
         raise UnsupportedError("profiles need the likelihood in fixed effects and theta: fit with nagq >= 1")
     every = parameters(fit)
     estimate = values(every, fit.Lambda, 1.0, fit.beta)
+    _correlations_of_structures(every, fit.solution.covariance, fit.par, estimate)
     step = _steps(every, estimate, 1.0, np.sqrt(np.diag(fit.vcov_rx)), fit.nobs)
     return Optimum(every, estimate, step, point.f, 1.0, lambda which: HeldMixed(fit, which))
+
+
+def _correlations_of_structures(
+    every: Sequence[Parameter], covariance: BlockCovariance, par: np.ndarray, estimate: np.ndarray
+) -> None:
+    """Put rho of cs and ar1 itself into ``estimate``: variances of zero may hide it in the covariance."""
+    for k, which in enumerate(every):
+        if which.kind == "rho":
+            estimate[k] = par[sum(s.n_par for s in covariance.structures[: which.term + 1]) - 1]
 
 
 def _steps(

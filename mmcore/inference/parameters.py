@@ -101,14 +101,12 @@ def _value(w: Parameter, Lambda: Sequence[np.ndarray], sigma: float, beta: np.nd
     return float(np.clip(L[i] @ L[j] / size, -1.0, 1.0)) if size > 0 else np.nan
 
 
-def chosen(
-    every: Sequence[Parameter], parm: str | Sequence[str] | None, what: str = "parameter"
-) -> list[Parameter]:
+def chosen(every: Sequence[Parameter], parm: Any, what: str = "parameter") -> list[Parameter]:
     """The parameters asked for by name; ``theta_`` are all of the covariance (sigma included), ``beta_`` the
     coefficients, None all."""
     if parm is None:
         return list(every)
-    if not isinstance(parm, str | Iterable):
+    if not isinstance(parm, Iterable):
         raise DataError(
             f"parm: give names of parameters, not {parm!r}; there are {', '.join(p.name for p in every)}"
         )

@@ -89,8 +89,11 @@ def _power(S: np.ndarray, exponent: float) -> np.ndarray:
 
 
 def cluster_codes(fit: Fit, cluster: str | np.ndarray | None) -> np.ndarray:
-    """(n,) number of the cluster of each row: a grouping factor by name, labels of the rows, or None for the factor with
-    fewest levels, in which all others must be nested."""
+    """(n,) number of the cluster of each row.
+
+    ``cluster``: a grouping factor by name, labels of the rows, or None for the factor with fewest levels, in which all
+    others must be nested.
+    """
     terms = fit.design.terms
     if cluster is None:
         if not terms:
@@ -117,8 +120,10 @@ def cluster_codes(fit: Fit, cluster: str | np.ndarray | None) -> np.ndarray:
 
 
 def of_clusters(design: Design, codes: np.ndarray, picked: np.ndarray) -> Design:
-    """The design of the rows of some clusters, repeats allowed: each copy is a cluster of its own, with its own levels of
-    the factors nested in it. Levels of factors that cross clusters stay what they are.
+    """The design of the rows of some clusters, repeats allowed.
+
+    Each copy is a cluster of its own, with its own levels of the factors nested in it. Levels of factors that cross
+    clusters stay what they are.
 
     Raises DataError where the rows no longer determine the coefficients.
     """

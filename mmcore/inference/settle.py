@@ -38,19 +38,21 @@ def settle(objective: Any, start: np.ndarray) -> Minimum:
         quick = _newton(objective, start)
         if quick is not None:
             return quick
-    runs = [minimize(objective, psi, NO_SCALES, CONTROL) for psi in _starts(start, objective.bounds)]
+    runs = [minimize(objective, psi, NO_SCALES, CONTROL) for psi in _starts(objective, start)]
     best = min(runs, key=lambda run: run.f)
     return Minimum(best.f, best.par)
 
 
-def _starts(start: np.ndarray, limits: tuple[np.ndarray, np.ndarray] | None) -> list[np.ndarray]:
-    """The start, and another well inside the limits if it is close to one: there a parameter can be held for no reason."""
-    if limits is None:
+def _starts(objective: Any, start: np.ndarray) -> list[np.ndarray]:
+    """The start; and where it is close to a limit, at which a parameter may be held in vain, others all over the domain."""
+    if objective.bounds is None:
         return [start]
-    low, high = limits
+    low, high = objective.bounds
     room = np.where(np.isfinite(high - low), INSIDE * (high - low), INSIDE)
     inside = np.minimum(np.maximum(start, low + room), high - room)
-    return [start] if np.array_equal(inside, start) else [start, inside]
+    if np.array_equal(inside, start):
+        return [start]
+    return [start, inside, *objective.scattered(start)]
 
 
 def _newton(objective: Any, psi: np.ndarray) -> Minimum | None:

@@ -17,7 +17,7 @@ def cholesky(A: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
             L[:, j, j] = np.sqrt(np.where(pivot > 0.0, pivot, np.nan))
             for i in range(j + 1, k):
                 L[:, i, j] = (A[:, i, j] - (L[:, i, :j] * L[:, j, :j]).sum(axis=1)) / L[:, j, j]
-    return L, np.isfinite(L).all(axis=(1, 2))
+    return L, np.asarray(np.isfinite(L).all(axis=(1, 2)))
 
 
 def lower_inverse(L: np.ndarray) -> np.ndarray:

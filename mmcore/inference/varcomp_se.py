@@ -161,7 +161,8 @@ def _covariance(information: _Information) -> np.ndarray | None:
 
 def _on_boundary(cov: BlockCovariance, par: np.ndarray) -> np.ndarray:
     """Positions of parameters at the limit of their domain; of a zero pivot the whole column."""
-    out, first = [], 0
+    out: list[int] = []
+    first = 0
     for structure in cov.structures:
         piece = par[first : first + structure.n_par]
         if isinstance(structure, Unstructured):
