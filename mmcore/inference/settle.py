@@ -44,7 +44,7 @@ def settle(objective: Any, start: np.ndarray) -> Minimum:
 
 
 def _starts(objective: Any, start: np.ndarray) -> list[np.ndarray]:
-    """The start; and where it is close to a limit, at which a parameter may be held in vain, others all over the domain."""
+    """The start; where it is close to a limit, at which a parameter may be held in vain, others all over the domain."""
     if objective.bounds is None:
         return [start]
     low, high = objective.bounds
