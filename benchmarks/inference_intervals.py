@@ -81,9 +81,19 @@ class Work:
     target: float  # times faster
 
 
+def limits(fit: mm.Fit) -> np.ndarray:
+    """Profile limits, in R's order."""
+    return confint(fit, method="profile").to_numpy().ravel()
+
+
+def spreads(fit: mm.Fit) -> np.ndarray:
+    """Standard deviations of bootstrap replicates."""
+    return bootstrap(fit, 1000, 1).se.to_numpy()
+
+
 WORKS = (
-    Work("confint(profile), sleepstudy", PROFILE, lambda f: confint(f, method="profile").to_numpy().ravel(), 10, 1e-4, 50),
-    Work("1,000 parametric bootstraps, sleepstudy", BOOT, lambda f: bootstrap(f, 1000, 1).se.to_numpy(), 5, 0.12, 100),
+    Work("confint(profile), sleepstudy", PROFILE, limits, 10, 1e-4, 50),
+    Work("1,000 parametric bootstraps, sleepstudy", BOOT, spreads, 5, 0.12, 100),
 )  # fmt: skip
 
 

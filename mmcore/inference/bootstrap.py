@@ -173,7 +173,7 @@ def bootstrap(
     >>> fit = mm.lmer("Yield ~ 1 + (1 | Batch)", mm.load_dataset("Dyestuff"))
     >>> boot = bootstrap(fit, 200, 1)
     >>> boot.confint().loc["sigma"].round(0).tolist()
-    [36.0, 64.0]
+    [35.0, 61.0]
     """
     plan = _plan(fit, type, cluster, statistic)
     if isinstance(nsim, bool) or not isinstance(nsim, int | np.integer) or nsim < 2:

@@ -37,7 +37,7 @@ def require_fit(fit: Any, verb: str) -> None:
 
 def has_sigma(fit: Fit) -> bool:
     """Whether the residual standard deviation is a parameter: not if it is given, nor without a dispersion."""
-    if fit.family is not None:
+    if isinstance(fit, GeneralizedFit):
         return not fit.family.dispersion_known
     return fit.state.like.sigma is None
 

@@ -91,7 +91,7 @@ def profile(
     >>> fit = mm.lmer("Yield ~ 1 + (1 | Batch)", mm.load_dataset("Dyestuff"))
     >>> table = profile(fit, "sigma", zeta_max=2.0, steps=1).frame
     >>> table[[".zeta", "sigma"]].round(3).to_numpy().tolist()
-    [[-2.0, 38.104], [0.0, 49.51], [2.0, 67.982]]
+    [[-2.0, 38.046], [0.0, 49.51], [2.0, 68.137]]
     """
     require_fit(fit, "profile")
     if not zeta_max > 0 or steps < 1:

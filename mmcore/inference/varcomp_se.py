@@ -66,7 +66,7 @@ def varcomp_se(fit: Fit, level: float = 0.95) -> pd.DataFrame:
     >>> from mmcore.inference.varcomp_se import varcomp_se
     >>> fit = mm.lmer("Yield ~ 1 + (1 | Batch)", mm.load_dataset("Dyestuff"), reml=False)
     >>> varcomp_se(fit).round(1).loc["var_Residual"].tolist()
-    [2451.2, 707.6, 1392.1, 4316.3]
+    [2451.3, 707.6, 1392.1, 4316.3]
     """
     require_fit(fit, "varcomp_se")
     z = float(norm.ppf(tails(level)[1]))
