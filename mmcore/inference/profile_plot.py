@@ -9,8 +9,8 @@ import numpy as np
 from scipy.interpolate import PchipInterpolator
 from scipy.stats import chi2, norm
 
-from .errors import DataError, UnsupportedError
-from .inference.profile import LikelihoodProfile
+from ..errors import DataError, UnsupportedError
+from .profile import LikelihoodProfile
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
