@@ -9,7 +9,7 @@ import pandas as pd
 from scipy import stats
 
 from ..errors import UnsupportedError
-from ..glmm.fit import GeneralizedFit, fit_generalized
+from ..glmm.fit import fit_generalized, is_generalized
 from ..lmm.fit import Fit, fit_design, fit_design_at
 from .kenward_roger import component_covariance
 
@@ -77,7 +77,7 @@ def _without_random(fit: Fit) -> Fit:
     design = replace(
         fit.design, terms=(), bars=(), random_codings=(), formula=replace(fit.design.formula, bars=())
     )
-    if isinstance(fit, GeneralizedFit):
+    if is_generalized(fit):
         if (fit.nagq or 1) > 1:
             raise UnsupportedError(
                 "a likelihood by quadrature leaves out a constant that a glm keeps: use nagq=1"
@@ -98,7 +98,7 @@ def _mixture(fit: Fit, chisq: float) -> float:
         return np.nan
     if total == 1:
         weights = np.array([0.5, 0.5])
-    elif isinstance(fit, GeneralizedFit):
+    elif is_generalized(fit):
         return np.nan
     else:
         null = fit_design_at(fit.design, np.zeros(len(fit.theta)), reml=True, sigma=fit.state.like.sigma)

@@ -9,9 +9,9 @@ import pandas as pd
 from scipy import stats
 
 from ..errors import UnsupportedError
-from ..glmm.fit import GeneralizedFit
+from ..glmm.fit import GeneralizedFit, is_generalized
 from ..lmm.fit import Fit
-from ..lmm.lm import LinearFit
+from ..lmm.lm import LinearFit, is_lm
 from .comparison import compare
 from .denominators import denominator
 from .deviance import anova_glm
@@ -80,9 +80,9 @@ def anova(
         return compare((fit, *others), test=test, refit=refit)
     mixed = bool(fit.design.terms)
     number = type_number(type if type is not None else (3 if mixed else 1))
-    if isinstance(fit, GeneralizedFit):
+    if is_generalized(fit):
         return _generalized(fit, number, test)
-    if isinstance(fit, LinearFit):
+    if is_lm(fit):
         return _linear(fit, number)
     if ddf is None:
         return _without_p(fit)
@@ -117,7 +117,7 @@ def f_table(fit: Fit, matrices: Mapping[str, np.ndarray], ddf: str | None) -> pd
 def _without_p(fit: Fit) -> pd.DataFrame:
     """lme4's table: each term's part of |RX beta|^2, RX'RX = X'V^-1X, and F without denominator df."""
     p = fit.design.p
-    squares = (fit.profile.LS[:p, :p].T @ fit.criterion_fn.kernel.A.R @ fit.beta) ** 2
+    squares = (fit.working.profile.LS[:p, :p].T @ fit.kernel.A.R @ fit.beta) ** 2
     columns = {name: at for name, at in term_columns(fit.design).items() if len(at)}
     df = np.array([len(at) for at in columns.values()], int)
     total = np.array([squares[at].sum() for at in columns.values()])

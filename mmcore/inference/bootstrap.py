@@ -13,7 +13,7 @@ from scipy.stats import norm
 
 from ..diagnostics.deletion.progress import Progress, spread
 from ..errors import DataError, FitError, MixedModelWarning, UnsupportedError
-from ..glmm.fit import GeneralizedFit
+from ..glmm.fit import is_generalized
 from ..lmm.fit import Fit
 from .level import tails
 from .optimum import require_residual
@@ -193,7 +193,7 @@ def _plan(fit: Fit, type: str, cluster: Any, statistic: Any) -> Plan:
     require_fit(fit, "bootstrap")
     if type not in TYPES:
         raise UnsupportedError(f"type={type!r} is not one of {', '.join(map(repr, TYPES))}")
-    if type == "residual" and isinstance(fit, GeneralizedFit):
+    if type == "residual" and is_generalized(fit):
         raise UnsupportedError(
             "residuals of a generalized model have no common distribution: use type='parametric'"
         )

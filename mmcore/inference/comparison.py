@@ -9,9 +9,9 @@ import pandas as pd
 from scipy import stats
 
 from ..errors import DataError, UnsupportedError
-from ..glmm.fit import GeneralizedFit
-from ..lmm.fit import Fit, fit_design
-from ..lmm.lm import LinearFit
+from ..glmm.fit import GeneralizedFit, is_generalized
+from ..lmm.fit import Fit, fit_design, fit_partitions
+from ..lmm.lm import is_lm
 from .deviance import anova_glm
 
 __all__ = ["by_likelihood", "compare", "refit_ml"]
@@ -24,7 +24,7 @@ def compare(fits: Sequence[Fit], *, test: str | None = None, refit: bool = True)
     """
     _refuse_other_rows(fits)
     labels = [f"{i}: {each.formula}" for i, each in enumerate(fits, 1)]
-    if all(isinstance(each, LinearFit) for each in fits) and test in (None, "F"):
+    if all(is_lm(each) for each in fits) and test in (None, "F"):
         return _linear(fits, labels)
     if test == "F" and not _all_glm(fits):
         raise UnsupportedError(
@@ -38,7 +38,7 @@ def compare(fits: Sequence[Fit], *, test: str | None = None, refit: bool = True)
 
 
 def _glms(fits: Sequence[Fit]) -> list[GeneralizedFit]:
-    return [each for each in fits if isinstance(each, GeneralizedFit) and not each.is_mixed]
+    return [each for each in fits if is_generalized(each) and not each.is_mixed]
 
 
 def _all_glm(fits: Sequence[Fit]) -> bool:
@@ -53,9 +53,7 @@ def _refuse_other_rows(fits: Sequence[Fit]) -> None:
                 f"model {i} uses {other.nobs} rows and model 1 {first.nobs}: fit all of them to the rows complete in "
                 "every variable"
             )
-        if isinstance(first, GeneralizedFit) != isinstance(other, GeneralizedFit) or (
-            isinstance(first, GeneralizedFit) and first.family.label() != other.family.label()  # type: ignore[attr-defined]
-        ):
+        if _family_label(first) != _family_label(other):
             raise DataError(
                 f"model {i} has another family or link than model 1: their likelihoods cannot be compared"
             )
@@ -64,9 +62,7 @@ def _refuse_other_rows(fits: Sequence[Fit]) -> None:
                 f"model {i} has another response than model 1, or its rows in another order: transform and sort the "
                 "data before fitting"
             )
-    if any(isinstance(f, GeneralizedFit) and (f.nagq or 1) > 1 for f in fits) and any(
-        not f.design.terms for f in fits
-    ):
+    if any(is_generalized(f) and (f.nagq or 1) > 1 for f in fits) and any(not f.design.terms for f in fits):
         raise DataError(
             "a likelihood by quadrature (nagq > 1) leaves out a constant that a glm keeps: use nagq=1"
         )
@@ -74,14 +70,20 @@ def _refuse_other_rows(fits: Sequence[Fit]) -> None:
 
 def refit_ml(fit: Fit) -> Fit:
     """The model fitted by maximum likelihood; the fit itself if it was."""
-    if not fit.reml or isinstance(fit, LinearFit | GeneralizedFit):
+    if not fit.reml or fit.kind != "lmm":
         return fit
     if fit.residual is not None:
         raise UnsupportedError(
             "models with residual='varident(...)' are not fitted again by ML here: fit them with reml=False"
         )
-    products = None if fit.has_rows else fit.criterion_fn.kernel.A
-    return fit_design(fit.design, reml=False, sigma=fit.state.like.sigma, products=products)
+    sigma = fit.state.like.sigma
+    if not fit.has_rows:
+        return fit_partitions(fit.design, fit.kernel.A, reml=False, sigma=sigma)
+    return fit_design(fit.design, reml=False, sigma=sigma)
+
+
+def _family_label(fit: Fit) -> str | None:
+    return None if fit.family is None else fit.family.label()
 
 
 def by_likelihood(fits: Sequence[Fit], labels: Sequence[str]) -> pd.DataFrame:
@@ -110,7 +112,7 @@ def by_likelihood(fits: Sequence[Fit], labels: Sequence[str]) -> pd.DataFrame:
 def _linear(fits: Sequence[Fit], labels: Sequence[str]) -> pd.DataFrame:
     """R's anova of several lm: F with the scale of the largest model."""
     free = np.array([f.nobs - f.design.p for f in fits], float)
-    rss = np.array([f.profile.rss for f in fits])
+    rss = np.array([f.working.profile.rss for f in fits])
     df, drop = -np.diff(free, prepend=np.nan), -np.diff(rss, prepend=np.nan)
     largest = int(np.argmin(free))
     with np.errstate(invalid="ignore", divide="ignore"):

@@ -11,7 +11,7 @@ from scipy.stats import norm, t
 
 from ..errors import UnsupportedError
 from ..lmm.fit import Fit
-from ..lmm.lm import LinearFit
+from ..lmm.lm import is_lm
 from .bootstrap import bootstrap
 from .level import tails
 from .optimum import require_residual
@@ -104,7 +104,7 @@ def _wald(fit: Fit, parm: str | Sequence[str] | None, level: float) -> pd.DataFr
     every = [p for p in parameters(fit) if fit.design.terms or p.kind == "beta"]
     wanted, se = chosen(every, parm), fit.se.to_numpy()
     probabilities = np.array(tails(level))
-    z = t.ppf(probabilities, fit.df_resid) if isinstance(fit, LinearFit) else norm.ppf(probabilities)
+    z = t.ppf(probabilities, fit.df_resid) if is_lm(fit) else norm.ppf(probabilities)
     rows = {p.name: fit.beta[p.i] + se[p.i] * z if p.kind == "beta" else [np.nan, np.nan] for p in wanted}
     return pd.DataFrame.from_dict(rows, orient="index", columns=["low", "high"], dtype=float)
 

@@ -53,7 +53,7 @@ def second_order(fit: Fit, E: Sequence[np.ndarray]) -> SecondOrder:
 
     Cost: O(L) for one factor, O(n) per direction and fixed effect otherwise, and that of ``traces``.
     """
-    kernel, factor, prof = fit.criterion_fn.kernel, fit.state, fit.profile
+    kernel, factor, prof = fit.kernel, fit.state, fit.working.profile
     m = kernel.A.m
     white = whitened_rows(kernel, factor, prof)[0]
     white[-1] *= (prof.per_rss * prof.rss) ** 0.5
@@ -105,7 +105,7 @@ def _quadratic_of_rows(
 
 def along_parameters(fit: Fit) -> SecondOrder:
     """P, Q and T along the derivatives of Sigma by the parameters ``fit.par``, in their order."""
-    cov = fit.criterion_fn.covariance
+    cov = fit.working.covariance
     found = second_order(fit, cov.jacobian(fit.par))
     order = cov.in_par_order(np.arange(cov.n_par))
     pairs = np.ix_(order, order)
@@ -118,7 +118,7 @@ def exact_hessian(fit: Fit, second: SecondOrder) -> np.ndarray:
     H_kl = -tr(P V_k P V_l) + 2 per_rss r'V^-1V_k P V_lV^-1r - q_k q_l curl / per_rss^2 + <G, d2Sigma>: the optimizer's
     second-order matrix is the average of this and its expectation where a kernel has not all traces.
     """
-    criterion, prof = fit.criterion_fn, fit.profile
+    criterion, prof = fit.working.criterion_fn, fit.working.profile
     G = fit.state.derivatives(criterion.covariance.jacobian(fit.par))[0]
     q = second.P[:, second.p, second.p]
     H = 2.0 * second.residual() - second.expected(fit.state.like.reml)

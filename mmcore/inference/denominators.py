@@ -10,9 +10,9 @@ import pandas as pd
 from scipy import stats
 
 from ..errors import DataError
-from ..glmm.fit import GeneralizedFit
+from ..glmm.fit import is_generalized
 from ..lmm.fit import Fit
-from ..lmm.lm import LinearFit
+from ..lmm.lm import is_lm
 from .ftest import NO_TEST, FTest
 from .kenward_roger import kenward_roger
 from .satterthwaite import satterthwaite
@@ -71,11 +71,11 @@ def denominator(fit: Fit, ddf: str | None = "satterthwaite") -> Denominator:
     vcov = fit.vcov.to_numpy()
     if ddf == "asymptotic" or ddf is None:
         return FixedDenominator(vcov, np.inf)
-    if isinstance(fit, LinearFit):
+    if is_lm(fit):
         return FixedDenominator(vcov, float(fit.df_resid))
-    if isinstance(fit, GeneralizedFit) and not fit.is_mixed:
+    if is_generalized(fit) and not fit.is_mixed:
         return FixedDenominator(vcov, np.inf if fit.family.dispersion_known else float(fit.df_resid))
-    if isinstance(fit, GeneralizedFit):
+    if is_generalized(fit):
         return FixedDenominator(vcov, np.inf)
     if ddf == "residual":
         return FixedDenominator(vcov, float(fit.nobs - fit.design.p))

@@ -10,9 +10,9 @@ from scipy import stats
 
 from ..errors import DataError, UnsupportedError
 from ..formula.algebra import Term
-from ..glmm.fit import GeneralizedFit, fit_generalized
+from ..glmm.fit import GeneralizedFit, fit_generalized, is_generalized
 from ..lmm.fit import Fit, fit_design
-from ..lmm.lm import LinearFit, fit_linear
+from ..lmm.lm import LinearFit, fit_linear, is_lm
 from .anova import f_table
 from .comparison import refit_ml
 from .hypotheses import marginal
@@ -69,9 +69,9 @@ def drop1(
     if test not in ("Chisq", "LRT", "F", None):
         raise UnsupportedError(f"test={test!r} is not one of 'Chisq', 'LRT', 'F', None")
     terms = _scope(fit, scope)
-    if isinstance(fit, GeneralizedFit):
+    if is_generalized(fit):
         return _generalized(fit, terms, test)
-    if isinstance(fit, LinearFit):
+    if is_lm(fit):
         return _linear(fit, terms, test)
     if test == "F":
         return f_table(fit, {name: _matrix(fit, name, term) for name, term in terms.items()}, ddf)

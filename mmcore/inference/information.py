@@ -37,7 +37,7 @@ def parameter_counts(fit: Fit) -> pd.Series:
     one included) and ``k_rc`` correlations. ``k`` equals ``fit.df``.
     """
     correlations = 0
-    for structure in fit.criterion_fn.covariance.structures if fit.design.terms else ():
+    for structure in fit.working.covariance.structures if fit.design.terms else ():
         if isinstance(structure, Compound):
             correlations += 1
         elif isinstance(structure, Unstructured):

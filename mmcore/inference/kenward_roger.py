@@ -101,15 +101,19 @@ def kenward_roger(fit: Fit) -> KenwardRoger:
             "Kenward-Roger is defined for fits by REML; this one is by maximum likelihood: use "
             "fit.update(reml=True), or ddf='satterthwaite'"
         )
-    kernel, p = fit.criterion_fn.kernel, fit.design.p
-    E = _components(fit.criterion_fn.covariance, fit.par)
+    kernel, p = fit.kernel, fit.design.p
+    E = _components(fit.working.covariance, fit.par)
     second = second_order(fit, E)
     W = _inverse(_information(fit, E, second))
     P = second.P[:, :p, :p]
     r = len(P)
     adjust = np.einsum("kl,klij->ij", W[:r, :r], second.Q[:, :, :p, :p])
     adjust -= np.einsum("kl,kij,ljm->im", W[:r, :r], P, P, optimize=True)
-    half = fit.sigma * np.linalg.solve(kernel.A.R, fit.profile.LS_inv[:p, :p].T) if p else np.zeros((0, 0))
+    half = (
+        fit.sigma * np.linalg.solve(kernel.A.R, fit.working.profile.LS_inv[:p, :p].T)
+        if p
+        else np.zeros((0, 0))
+    )
     vcov = half @ (np.eye(p) + adjust + adjust.T) @ half.T
     if len(W) > r:
         P = np.concatenate([P, np.eye(p)[None]])
@@ -123,7 +127,7 @@ def component_covariance(fit: Fit) -> np.ndarray:
     In order the entries of the covariances of the random effects relative to sigma^2, in the coordinates of the
     products, and the scale of V, unless sigma is known.
     """
-    E = _components(fit.criterion_fn.covariance, fit.par)
+    E = _components(fit.working.covariance, fit.par)
     return _inverse(_information(fit, E, second_order(fit, E)))
 
 
@@ -180,7 +184,7 @@ def _information(fit: Fit, E: list[np.ndarray], second: SecondOrder) -> np.ndarr
     out = np.empty((r + 1, r + 1))
     out[:r, :r] = info
     out[r, :r] = out[:r, r] = 0.5 * (own + second.P[:, p, p])  # G is of P less the part of the residual
-    out[r, r] = 0.5 * fit.profile.nu
+    out[r, r] = 0.5 * fit.working.profile.nu
     return out
 
 

@@ -12,7 +12,7 @@ from scipy import stats
 
 from ..design.columns import Column, Factor
 from ..errors import DataError, UnsupportedError
-from ..glmm.fit import GeneralizedFit
+from ..glmm.fit import is_generalized
 from ..lmm.fit import Fit
 from .grid import Variable, kept_columns, model_rows, reference_grid, variables_of
 from .precision import Precision, precision_of
@@ -236,7 +236,7 @@ def _precision(fit: Fit, ddf: str | None, vcov: Any, type: str) -> Precision:
         raise DataError(f"type={type!r} is not 'response' or 'link'")
     if not fit.design.p:
         raise UnsupportedError("the model has no fixed effects: there are no margins")
-    normal = isinstance(fit, GeneralizedFit) or bool(fit.design.terms)
+    normal = is_generalized(fit) or bool(fit.design.terms)
     return precision_of(fit, ddf or ("asymptotic" if normal else None), vcov)
 
 

@@ -9,11 +9,11 @@ import numpy as np
 
 from ..covariance import BlockCovariance
 from ..errors import FitError, UnsupportedError
-from ..glmm.fit import GeneralizedFit
+from ..glmm.fit import GeneralizedFit, is_generalized
 from ..glmm.laplace import JointLaplace
-from ..lmm.criterion import Criterion
+from ..lmm.criterion import Criterion, charted
 from ..lmm.fit import Fit
-from ..lmm.lm import LinearFit
+from ..lmm.lm import LinearFit, is_lm
 from ..optimize import Control, minimize
 from .curve import Curve, Held
 from .held import HeldLinear
@@ -60,9 +60,9 @@ def optimum_of(fit: Fit) -> Optimum:
     this file does not know.
     """
     require_residual(fit)
-    if isinstance(fit, LinearFit):
+    if is_lm(fit):
         return _of_lm(fit)
-    if isinstance(fit, GeneralizedFit):
+    if is_generalized(fit):
         return _of_glmer(fit) if fit.is_mixed else _of_glm(fit)
     if fit.residual is not None:
         raise UnsupportedError(
@@ -74,11 +74,11 @@ def optimum_of(fit: Fit) -> Optimum:
 
 def require_residual(fit: Fit) -> None:
     """Raise FitError for a linear or generalized linear model that leaves no residual: it has no intervals."""
-    if isinstance(fit, GeneralizedFit):
+    if is_generalized(fit):
         if fit.is_mixed or fit.family.dispersion_known:
             return
         scale = _relative_pearson(fit)
-    elif isinstance(fit, LinearFit):
+    elif is_lm(fit):
         scale = fit.deviance / max(_total(fit), 1e-300)
     else:
         return
@@ -156,9 +156,9 @@ def _spread(X: np.ndarray) -> np.ndarray:
 
 
 def _of_lmer(fit: Fit) -> Optimum:
-    fn = fit.criterion_fn
+    fn = fit.working.criterion_fn
     ml = Criterion(fn.kernel, fn.covariance, replace(fit.state.like, reml=False))
-    work, first = ml.charted()
+    work, first = charted(ml)
     if not fit.is_singular and np.isfinite(fit.par).all():
         first = work.covariance.from_standard(fit.par)
     # other optima were looked for when the fit was made by ML

@@ -10,7 +10,7 @@ import numpy as np
 
 from ..covariance import BlockCovariance, Compound, Diagonal, Structure
 from ..errors import DataError
-from ..glmm.fit import GeneralizedFit
+from ..glmm.fit import is_generalized
 from ..lmm.fit import Fit
 
 __all__ = ["Parameter", "chosen", "has_sigma", "parameters", "require_fit", "structures_of", "values"]
@@ -37,14 +37,14 @@ def require_fit(fit: Any, verb: str) -> None:
 
 def has_sigma(fit: Fit) -> bool:
     """Whether the residual standard deviation is a parameter: not if it is given, nor without a dispersion."""
-    if isinstance(fit, GeneralizedFit):
+    if is_generalized(fit):
         return not fit.family.dispersion_known
     return fit.state.like.sigma is None
 
 
 def structures_of(fit: Fit) -> BlockCovariance:
     """The covariance structures of the random terms."""
-    return fit.solution.covariance if isinstance(fit, GeneralizedFit) else fit.criterion_fn.covariance
+    return fit.solution.covariance if is_generalized(fit) else fit.working.covariance
 
 
 def parameters(fit: Fit) -> tuple[Parameter, ...]:

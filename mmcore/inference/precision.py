@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from ..errors import DataError, UnsupportedError
-from ..glmm.fit import GeneralizedFit
+from ..glmm.fit import is_generalized
 from ..lmm.fit import Fit
 from .kenward_roger import kenward_roger
 from .satterthwaite import satterthwaite
@@ -66,7 +66,7 @@ def precision_of(fit: Fit, ddf: str | None = None, vcov: Any = None) -> Precisio
 
 
 def _is_linear_mixed(fit: Fit) -> bool:
-    return bool(fit.design.terms) and not isinstance(fit, GeneralizedFit)
+    return bool(fit.design.terms) and not is_generalized(fit)
 
 
 def _of_mixed(fit: Fit, ddf: str | None, own: np.ndarray | None) -> Precision:
@@ -86,7 +86,7 @@ def _vcov(fit: Fit, own: np.ndarray | None) -> np.ndarray:
 def _of_others(fit: Fit, ddf: str | None, own: np.ndarray | None) -> Precision:
     if ddf in ("kenward-roger", "satterthwaite"):
         raise UnsupportedError(f"ddf={ddf!r} is for linear mixed models (mm.lmer); leave ddf out")
-    known = isinstance(fit, GeneralizedFit) and (fit.is_mixed or fit.family.dispersion_known)
+    known = is_generalized(fit) and (fit.is_mixed or fit.family.dispersion_known)
     df = np.inf if known or ddf == "asymptotic" else float(fit.nobs - fit.design.p)
     return Precision(_vcov(fit, own), Known(df), "asymptotic" if np.isinf(df) else "residual")
 

@@ -11,7 +11,7 @@ from scipy.stats import chi2, t
 
 from ..errors import DataError
 from ..lmm.fit import Fit
-from ..lmm.lm import LinearFit
+from ..lmm.lm import is_lm
 from .level import tails
 from .optimum import Optimum, optimum_of
 from .parameters import Parameter, chosen, require_fit
@@ -140,5 +140,5 @@ def profile_limits(fit: Fit, parm: str | Sequence[str] | None, level: float) -> 
 def quantiles(fit: Fit, level: float) -> tuple[float, float]:
     """Of zeta: t with the residual degrees of freedom in a linear model, else normal."""
     lower, upper = tails(level)
-    df = fit.df_resid if isinstance(fit, LinearFit) else np.inf
+    df = fit.df_resid if is_lm(fit) else np.inf
     return float(t.ppf(lower, df)), float(t.ppf(upper, df))

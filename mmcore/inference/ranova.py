@@ -13,7 +13,7 @@ from ..errors import UnsupportedError
 from ..formula.algebra import Term
 from ..formula.parse import Bar
 from ..formula.syntax import deparse
-from ..glmm.fit import GeneralizedFit
+from ..glmm.fit import is_generalized
 from ..lmm.fit import Fit, fit_design
 from .reduced import with_bars
 
@@ -66,7 +66,7 @@ def ranova(fit: Fit, *, reduce_terms: bool = True) -> pd.DataFrame:
     <none>                       6 -871.81  1755.63    NaN  NaN         NaN
     Days in (Days | Subject)     4 -893.23  1794.47  42.84  2.0         0.0
     """
-    if isinstance(fit, GeneralizedFit) or not fit.design.terms:
+    if is_generalized(fit) or not fit.design.terms:
         raise UnsupportedError(
             "ranova is for linear mixed models (mm.lmer): there is no random term to test here"
         )

@@ -11,10 +11,10 @@ import pandas as pd
 
 from ..design import Design
 from ..errors import MixedModelError
-from ..glmm.fit import GeneralizedFit, fit_generalized
-from ..lmm.criterion import Criterion
+from ..glmm.fit import fit_generalized, is_generalized
+from ..lmm.criterion import Criterion, charted
 from ..lmm.fit import Fit, fit_design
-from ..lmm.lm import LinearFit, fit_linear
+from ..lmm.lm import LinearFit, fit_linear, is_lm
 from ..optimize import Control, minimize
 from .many import Fitted, can_fit_many, fit_many
 from .parameters import Parameter, parameters, values
@@ -73,7 +73,7 @@ def run(blocks: list[Block]) -> Replicates:
     draw = parametric if plan.type == "parametric" else residual
     Y = np.concatenate([draw(plan.fit, b.size, np.random.default_rng(b.seed)) for b in blocks])
     fit = plan.fit
-    if plan.statistic is None and isinstance(fit, LinearFit):
+    if plan.statistic is None and is_lm(fit):
         return _least_squares(fit, Y)
     if plan.statistic is None and fit.family is None and fit.design.terms and fit.residual is None:
         return _linear_mixed(fit, Y)
@@ -88,11 +88,11 @@ def _linear_mixed(fit: Fit, Y: np.ndarray) -> Replicates:
     every, offset = parameters(fit), fit.design.offset
     Y = Y if offset is None else Y - offset
     out, left = Replicates.empty(len(Y), len(every)), np.ones(len(Y), bool)
-    if can_fit_many(fit.criterion_fn):
-        found = fit_many(fit.criterion_fn, fit.par, Y)
+    if can_fit_many(fit.working.criterion_fn):
+        found = fit_many(fit.working.criterion_fn, fit.par, Y)
         _store(fit, every, found, out)
         left = ~found.done
-    work = fit.criterion_fn.charted()[0]
+    work = charted(fit.working.criterion_fn)[0]
     start = work.covariance.from_standard(fit.par)
     for i in np.flatnonzero(left):
         try:
@@ -104,7 +104,7 @@ def _linear_mixed(fit: Fit, Y: np.ndarray) -> Replicates:
 
 def _store(fit: Fit, every: tuple[Parameter, ...], found: Fitted, out: Replicates) -> None:
     """Parameters of fits made in step."""
-    cov, size = fit.criterion_fn.covariance, np.maximum(1.0, np.trace(found.Sigma, axis1=1, axis2=2))
+    cov, size = fit.working.covariance, np.maximum(1.0, np.trace(found.Sigma, axis1=1, axis2=2))
     C = cov.frames[0]
     Sigma = found.sigma[:, None, None] ** 2 * (C @ found.Sigma @ C.T)
     sd = np.sqrt(np.diagonal(Sigma, axis1=1, axis2=2))
@@ -146,7 +146,7 @@ def _careful(
 
 def _least_squares(fit: LinearFit, Y: np.ndarray) -> Replicates:
     """The coefficients and sigma of a linear model for each response: one projection for all."""
-    A, design = fit.criterion_fn.kernel.A, fit.design
+    A, design = fit.kernel.A, fit.design
     Y = Y if design.offset is None else Y - design.offset
     Y = Y if A.sqrt_w is None else Y * A.sqrt_w
     Q = A.M[: A.p]
@@ -192,9 +192,9 @@ def statistic_of(plan: Plan, fit: Fit) -> dict[str, float]:
 
 def _refitted(fit: Fit, design: Design) -> Fit:
     """The model of ``fit`` on another design, started at its estimates."""
-    if isinstance(fit, LinearFit):
+    if is_lm(fit):
         return fit_linear(design)
-    if isinstance(fit, GeneralizedFit):
+    if is_generalized(fit):
         start = {"theta": fit.theta.to_numpy(), "beta": fit.beta} if fit.is_mixed else None
         return fit_generalized(design, fit.family, nagq=fit.solution.nagq, start=start, quiet=True)
     return fit_design(design, reml=fit.reml, start=fit.theta.to_numpy(), sigma=fit.state.like.sigma)

@@ -9,7 +9,7 @@ import numpy as np
 from ..design import Design
 from ..design.rank import independent_columns
 from ..errors import DataError, UnsupportedError
-from ..glmm.fit import GeneralizedFit
+from ..glmm.fit import is_generalized
 from ..lmm.fit import Fit
 
 __all__ = ["cluster_codes", "of_clusters", "parametric", "residual"]
@@ -20,7 +20,7 @@ def parametric(fit: Fit, B: int, rng: np.random.Generator) -> np.ndarray:
 
     Draw r of a generator is the same whatever B is.
     """
-    if isinstance(fit, GeneralizedFit):
+    if is_generalized(fit):
         return np.array([fit.simulate(1, rng).to_numpy()[:, 0] for _ in range(B)])
     design = fit.design
     sizes = [len(t.levels) * len(t.effects) for t in design.terms]
@@ -40,7 +40,7 @@ def residual(fit: Fit, B: int, rng: np.random.Generator) -> np.ndarray:
     Both are centered and turned to have the estimated variances exactly: shrunken effects and residuals have less.
     Carpenter, Goldstein and Rasbash (2003), Applied Statistics 52, 431. For linear models, mixed or not.
     """
-    if isinstance(fit, GeneralizedFit):
+    if is_generalized(fit):
         raise UnsupportedError(
             "residuals of a generalized model have no common distribution: use type='parametric'"
         )

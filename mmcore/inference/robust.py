@@ -11,9 +11,9 @@ import pandas as pd
 from scipy import stats
 
 from ..errors import DataError, FitError, MixedModelWarning, UnsupportedError
-from ..glmm.fit import GeneralizedFit
+from ..glmm.fit import GeneralizedFit, is_generalized
 from ..lmm.fit import Fit
-from ..lmm.lm import LinearFit
+from ..lmm.lm import is_lm
 from .clusters import Clusters, clusters_of
 from .sandwich import RandomPart, Scores, Whitened, cluster_scores, satterthwaite_df
 
@@ -190,7 +190,7 @@ def _by_cluster(fit: Fit, type: str, cluster: Any) -> _Robust:
 
 def _refuse_without_meaning(fit: Fit) -> None:
     fit.require_rows("a robust covariance")
-    if isinstance(fit, GeneralizedFit) and fit.is_mixed:
+    if is_generalized(fit) and fit.is_mixed:
         raise UnsupportedError(
             "a robust covariance of a generalized linear mixed model is not implemented: its scores are not linear "
             "in the response. Use glm with the same fixed effects and cluster=, or the bootstrap"
@@ -227,28 +227,28 @@ def _undefined(message: str) -> float:
 
 def whitened_rows(fit: Fit) -> tuple[Whitened, np.ndarray | None]:
     """The rows of positive weight over their noise, and their positions (None: all)."""
-    if isinstance(fit, GeneralizedFit):
+    if is_generalized(fit):
         return _of_generalized(fit)
-    return _of_linear(fit) if isinstance(fit, LinearFit) or not fit.design.terms else (_of_mixed(fit), None)
+    return _of_linear(fit) if is_lm(fit) or not fit.design.terms else (_of_mixed(fit), None)
 
 
 def _of_mixed(fit: Fit) -> Whitened:
-    A, w = fit.criterion_fn.kernel.A, fit.design.weights
+    A, w = fit.kernel.A, fit.design.weights
     terms = []
     for term, L in zip(fit.design.terms, fit.Lambda, strict=True):
         columns = term.columns @ L
         if A.sqrt_w is not None:
             columns = columns * A.sqrt_w[:, None]
         terms.append(RandomPart(term.codes, columns, term.n_levels))
-    e = fit.residual_marginal if A.sqrt_w is None else fit.residual_marginal * A.sqrt_w
-    half = fit.profile.LS_inv[: A.p, : A.p]
+    e = fit.working.residual_marginal if A.sqrt_w is None else fit.working.residual_marginal * A.sqrt_w
+    half = fit.working.profile.LS_inv[: A.p, : A.p]
     return Whitened(A.M[: A.p].T, None, e, None if w is None else 1.0 / w, tuple(terms), half, A.R)
 
 
 def _of_linear(fit: Fit) -> tuple[Whitened, np.ndarray | None]:
     """Working model of equal variances; weights are weights of the estimate, not inverse variances."""
-    A, w = fit.criterion_fn.kernel.A, fit.design.weights
-    Q, e, eye = A.M[: A.p].T, fit.residual_marginal, np.eye(A.p)
+    A, w = fit.kernel.A, fit.design.weights
+    Q, e, eye = A.M[: A.p].T, fit.working.residual_marginal, np.eye(A.p)
     if w is None or A.sqrt_w is None:
         return Whitened(Q, None, e, None, (), eye, A.R), None
     used = np.flatnonzero(w > 0)
@@ -258,7 +258,7 @@ def _of_linear(fit: Fit) -> tuple[Whitened, np.ndarray | None]:
 
 def _of_generalized(fit: GeneralizedFit) -> tuple[Whitened, np.ndarray | None]:
     """Working model of the variance function: noise V(mu) / w."""
-    A, w = fit.working.criterion_fn.kernel.A, fit.solution.conditional.w
+    A, w = fit.kernel.A, fit.solution.conditional.w
     used = np.flatnonzero((w > 0) & (fit.solution.at.W > 0))
     noise = fit.family.variance(fit.solution.at.mu[used]) / w[used]
     e = fit.residual_values("pearson")[used]
@@ -308,7 +308,7 @@ def _omega(fit: Fit, type: str, h: np.ndarray, used: np.ndarray | None) -> np.nd
 
 
 def _residual_df(fit: Fit, test: str) -> float:
-    known = isinstance(fit, GeneralizedFit) and fit.family.dispersion_known
+    known = is_generalized(fit) and fit.family.dispersion_known
     if test == "z" or known:
         return np.inf
     return float(fit.nobs - fit.design.p)

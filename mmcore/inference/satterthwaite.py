@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..errors import MixedModelWarning, UnsupportedError
-from ..glmm.fit import GeneralizedFit
+from ..glmm.fit import is_generalized
 from ..lmm.fit import Fit
 from .curvature import along_parameters, exact_hessian
 from .ftest import NO_TEST, FTest, pooled_df
@@ -63,7 +63,7 @@ def need_linear_mixed(fit: Fit, what: str) -> None:
     """Raise UnsupportedError unless the fit is a linear mixed model with its rows, all of whose variance parameters
     are in ``fit.par`` and ``fit.sigma``.
     """
-    if isinstance(fit, GeneralizedFit) or not fit.design.terms:
+    if is_generalized(fit) or not fit.design.terms:
         raise UnsupportedError(f"{what} are defined for linear mixed models (mm.lmer); pass ddf=None")
     if fit.residual is not None:
         raise UnsupportedError(
@@ -83,9 +83,9 @@ def satterthwaite(fit: Fit) -> Satterthwaite:
     warning where vcov depends on it. Cost: that of one Newton step; no n x n matrix.
     """
     need_linear_mixed(fit, "Satterthwaite degrees of freedom")
-    prof, p, sigma = fit.profile, fit.design.p, fit.sigma
+    prof, p, sigma = fit.working.profile, fit.design.p, fit.sigma
     second = along_parameters(fit)
-    criterion = fit.criterion_fn
+    criterion = fit.working.criterion_fn
     H = criterion.derivatives(fit.par, fit.state)[1] if criterion.exact else exact_hessian(fit, second)
     half = sigma * np.linalg.solve(criterion.kernel.A.R, prof.LS_inv[:p, :p].T) if p else np.zeros((0, 0))
     jacobian = half @ second.P[:, :p, :p] @ half.T

@@ -12,7 +12,7 @@ from scipy.stats import norm
 from ..covariance import BlockCovariance, Compound, Diagonal, Unstructured
 from ..covariance.structure import SINGULAR
 from ..errors import UnsupportedError
-from ..glmm.fit import GeneralizedFit
+from ..glmm.fit import GeneralizedFit, is_generalized
 from ..glmm.laplace import JointLaplace
 from ..lmm.criterion import Criterion
 from ..lmm.fit import Fit
@@ -70,7 +70,7 @@ def varcomp_se(fit: Fit, level: float = 0.95) -> pd.DataFrame:
     """
     require_fit(fit, "varcomp_se")
     z = float(norm.ppf(tails(level)[1]))
-    information = _of_generalized(fit) if isinstance(fit, GeneralizedFit) else _of_linear(fit)
+    information = _of_generalized(fit) if is_generalized(fit) else _of_linear(fit)
     wanted = [p for p in parameters(fit) if p.kind != "beta"]
     V, rows = _covariance(information), {}
     for which in wanted:
@@ -193,7 +193,7 @@ def _of_linear(fit: Fit) -> _Information:
     if fit.residual is not None:
         raise UnsupportedError("varcomp_se does not know models with residual='varident(...)'")
     free_sigma = has_sigma(fit)
-    base, par = fit.criterion_fn, np.array(fit.par)
+    base, par = fit.working.criterion_fn, np.array(fit.par)
     at_sigma = Criterion(base.kernel, base.covariance, replace(fit.state.like, sigma=fit.sigma))
     factor = at_sigma.factor(par)
     g, H = at_sigma.derivatives(par, factor)

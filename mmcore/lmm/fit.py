@@ -19,11 +19,12 @@ from ..kernels.profile import Likelihood, Profile
 from ..optimize.control import Control, OptInfo, Status
 from ..optimize.newton import Optimum, minimize
 from ..results.fit import Fit, Kind, LinearEstimates, readonly
+from ..results.groups import ResidualGroups
 from ..results.update import changed_arguments
 from ..results.verbs import PredictiveFit
 from .criterion import charted, criterion_for
 from .text import summary_text
-from .varident import ResidualGroups, fit_varident, residual_groups
+from .varident import fit_varident, residual_groups
 
 __all__ = [
     "NO_WEIGHT",

@@ -27,6 +27,7 @@ from ..kernels.products import Block
 from ..kernels.profile import Profile
 from ..kernels.whitened import resummed, without_random
 from ..optimize.control import OptInfo, Status
+from .groups import ResidualGroups
 from .varcorr import TermCovariance, VarCorr, term_names
 
 __all__ = ["RESIDUALS", "Fit", "Kind", "LinearEstimates", "per_term", "readonly"]
@@ -128,6 +129,11 @@ class Fit:
 
         def summary(self) -> str:
             """The fit as text."""
+
+    @property
+    def residual(self) -> ResidualGroups | None:
+        """Residual standard deviations by group (varident), None where there is one."""
+        return None
 
     has_rows = True  # False: a fit from partitions, whose rows are not kept
 
@@ -347,12 +353,12 @@ class LinearEstimates(Fit):
     @property
     def kernel(self) -> Kernel:
         """Products of the design, in the shape of Z."""
-        return self.kernel
+        return self.criterion_fn.kernel
 
     @property
     def covariance(self) -> BlockCovariance:
         """From ``par`` to Lambda and Sigma."""
-        return self.covariance
+        return self.criterion_fn.covariance
 
     @property
     def working(self) -> LinearEstimates:

@@ -63,6 +63,8 @@ def predict(
     """
     if type not in ("link", "response"):
         raise UnsupportedError(f"predict(type={type!r}) is not one of 'link', 'response'")
+    if newdata is None:
+        fit.require_rows("predict without newdata")
     wanted = _wanted_terms(fit, re_form)
     rows = _training_rows(fit, wanted) if newdata is None else _new_rows(fit, newdata, wanted, offset)
     _refuse_new_levels(fit, rows, newdata, allow_new_levels)

@@ -21,6 +21,7 @@ def simulate(
     True keeps the conditional modes. Residuals have variance sigma^2 / w (and the ratios of ``varident``), or the
     family's distribution for generalised models. ``rng``: a NumPy generator or a seed.
     """
+    fit.require_rows("simulate")
     generator = np.random.default_rng(rng)
     design = fit.design
     marginal = design.X @ fit.beta if design.offset is None else design.X @ fit.beta + design.offset

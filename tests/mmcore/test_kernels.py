@@ -9,9 +9,9 @@ from numpy.testing import assert_allclose
 from mmcore import kernels
 from mmcore.kernels import Likelihood
 from mmcore.kernels.coupling import Gemm, Pairs
+from mmcore.kernels.criterion import Criterion
 from mmcore.kernels.downdate import without
 from mmcore.kernels.products import cross_products
-from mmcore.kernels.criterion import Criterion
 from mmcore.lmm.criterion import criterion_for
 from tests.oracles import dense_criterion, dense_gls, exact_criterion
 

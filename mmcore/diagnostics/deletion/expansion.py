@@ -17,8 +17,8 @@ from itertools import combinations
 
 import numpy as np
 
-from ...kernels.whitened import whitened_rows
 from ...kernels.criterion import estimates
+from ...kernels.whitened import whitened_rows
 from ...results.fit import Fit
 from .refit import UNDETERMINED, Refits, canonical, take
 
@@ -48,7 +48,7 @@ class Point:
 
 
 def _point(fit: Fit, par: np.ndarray, at: np.ndarray) -> Point:
-    kernel, full = fit.kernel, fit.criterion_fn
+    kernel, full = fit.kernel, fit.working.criterion_fn
     factor = full.factor(par)
     gradient = full.derivatives(par, factor)[0] if len(par) else par
     A, prof, p, like = kernel.A, factor.profile, kernel.A.p, factor.like
@@ -120,7 +120,7 @@ def can_expand(fit: Fit) -> bool:
         return True
     if fit.covariance.bounds is not None:
         return False
-    g, H = fit.criterion_fn.derivatives(fit.par, fit.state)
+    g, H = fit.working.criterion_fn.derivatives(fit.par, fit.state)
     values, vectors = np.linalg.eigh(H)
     return bool(values[0] > 0 and np.sum((vectors.T @ g) ** 2 / values) < AT_OPTIMUM)
 
@@ -134,7 +134,7 @@ def expanded_refits(fit: Fit, centers: int = MOST_CENTERS) -> Refits:
     Cost: 1 + k + k^2 passes over the rows per center, for k parameters.
     """
     k, n = len(fit.par), fit.design.n
-    H = fit.criterion_fn.derivatives(fit.par, fit.state)[1] if k else np.zeros((0, 0))
+    H = fit.working.criterion_fn.derivatives(fit.par, fit.state)[1] if k else np.zeros((0, 0))
     se = np.sqrt(2.0 / np.abs(np.diag(H)))
     h = NODE * np.minimum(se, np.maximum(np.abs(fit.par), 0.1))
     out = _around(fit, np.array(fit.par), h, se, np.arange(n))

@@ -58,7 +58,7 @@ def dffits(fit: Fit) -> pd.Series:
         return glm_dffits(fit)
     ws = marginal(fit)
     P, py = ws.P, ws.Py
-    known, prof = fit.state.like.sigma, fit.profile
+    known, prof = ws.fit.state.like.sigma, ws.fit.profile
     with np.errstate(invalid="ignore", divide="ignore"):
         left = (prof.rss - py * py / P) / (prof.nu - 1)
         sigma = np.sqrt(np.maximum(left, 0.0)) if known is None else known

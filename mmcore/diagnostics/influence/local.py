@@ -17,9 +17,9 @@ import numpy as np
 import pandas as pd
 
 from ...errors import DataError, UnsupportedError
-from ...kernels.whitened import whitened_rows
 from ...kernels.criterion import estimates
-from ...results.fit import Fit
+from ...kernels.whitened import whitened_rows
+from ...results.fit import Fit, LinearEstimates
 from ...results.workspace import need_gaussian
 from ..units import by_row, units
 from ..varcomp import component_names, components
@@ -58,7 +58,7 @@ def local_influence(fit: Fit, function: str | Callable[[Estimates], float], leve
     """
     need_gaussian(fit, "derivatives in the weights")
     u = units(fit, level)
-    beta, theta, log_sigma = _row_derivatives(fit)
+    beta, theta, log_sigma = _row_derivatives(fit.working)
     d_beta, d_par, d_log_sigma = _gradient(fit, _as_function(fit, function))
     values = beta @ d_beta + theta @ d_par + log_sigma * d_log_sigma
     if u.is_rows or u.codes is None:
@@ -77,7 +77,7 @@ def _as_function(fit: Fit, function: str | Callable[[Estimates], float]) -> Call
     raise DataError(f"{function!r} is neither a fixed effect nor a variance component of the model: {known}")
 
 
-def _pass(fit: Fit, par: np.ndarray) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray]:
+def _pass(fit: LinearEstimates, par: np.ndarray) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray]:
     """Factor, d f / d omega (n,), u (n,) and whitened rows (p, n) at a point."""
     kernel = fit.kernel
     factor = fit.criterion_fn.factor(par)
@@ -87,7 +87,7 @@ def _pass(fit: Fit, par: np.ndarray) -> tuple[Any, np.ndarray, np.ndarray, np.nd
     return factor, factor.profile.per_rss * u * u - lost, u, a
 
 
-def _row_derivatives(fit: Fit) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _row_derivatives(fit: LinearEstimates) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(n, p) d beta, (n, k) d par and (n,) d log sigma in the weights of the rows."""
     par, k = np.array(fit.par), len(fit.par)
     kernel, known = fit.kernel, fit.state.like.sigma
@@ -108,7 +108,7 @@ def _row_derivatives(fit: Fit) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return beta, d_par, 0.5 * log_rss if known is None else np.zeros(len(u))
 
 
-def _through_theta(fit: Fit, par: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _through_theta(fit: LinearEstimates, par: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(n, k) d par / d omega, (k, p) d beta / d par, (k,) d log rss / d par, by central differences."""
     k, kernel = len(par), fit.kernel
     H = fit.criterion_fn.derivatives(par, fit.state)[1]

@@ -14,6 +14,7 @@ from collections.abc import Hashable, Iterable
 import numpy as np
 import scipy.sparse as sp
 
+from ...kernels.criterion import Criterion
 from ...kernels.crossed import CrossedFactor
 from ...kernels.downdate import without
 from ...kernels.nested import NestedFactor
@@ -21,7 +22,6 @@ from ...kernels.one_factor import OneFactorFactor
 from ...kernels.products import Block
 from ...kernels.profile import Likelihood
 from ...kernels.whitened import of_random
-from ...kernels.criterion import Criterion
 from ...results.workspace import Marginal
 from ..units import Units
 

@@ -87,7 +87,7 @@ def resid_marginal(fit: Fit, type: str = "raw") -> pd.Series:
     a dense factor of connected rows and raises UnsupportedError beyond 6,000 of them.
     """
     need_gaussian(fit, "marginal residuals")
-    r = fit.residual_marginal
+    r = fit.working.residual_marginal
     if type == "raw":
         return by_row(fit, r, "resid")
     if type == "cholesky":
@@ -106,7 +106,7 @@ def resid_marginal(fit: Fit, type: str = "raw") -> pd.Series:
 
 def _mean_variance(fit: Fit) -> np.ndarray:
     """(n,) diagonal of X (X'V^-1X)^-1 X', in the basis of X, where 1 - h has the digits of h."""
-    squares, root = np.square(mean_rows(fit)).sum(axis=0), fit.kernel.A.sqrt_w
+    squares, root = np.square(mean_rows(fit.working)).sum(axis=0), fit.kernel.A.sqrt_w
     return squares if root is None else squares / root**2
 
 
