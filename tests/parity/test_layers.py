@@ -21,7 +21,7 @@ ROOMS = {
 # Where a library may be imported. Those not named may be imported anywhere in the package.
 ONLY_IN = {
     "mmcore": {
-        "matplotlib": {"plots", "inference"},  # inference: effects_plot, until it is folded into plots
+        "matplotlib": {"plots"},
     },
     "parity": {
         "rpy2": {"r"},
