@@ -17,12 +17,12 @@ from ...kernels.batched import PairProducts
 from ...kernels.one_factor import OneFactor
 from ...lmm.lm import is_lm
 from ...results.fit import Fit
+from ...results.progress import Progress, spread
 from ...results.workspace import need_fixed
 from ..units import Units, groups_of, pad, units
 from ..varcomp import component_names, components, full_components
 from .batched import batched_refits, can_batch
 from .expansion import TOLERANCE, can_expand, expanded_refits
-from .progress import Progress, spread
 from .refit import Refits, refit_sets, stack
 
 __all__ = ["CaseDeletion", "LmeInfluence", "case_delete", "influence", "rvc"]
