@@ -8,6 +8,7 @@ from ..covariance.blocks import BlockCovariance, structure_for
 from ..design.build import Design
 from ..errors import DataError, DesignError
 from ..kernels import Factor, Kernel, kernel_for
+from ..kernels.identified import linked_effects, present
 from ..kernels.products import CrossProducts, cross_products
 from ..kernels.profile import Likelihood
 from ..kernels.whitened import resummed
@@ -58,7 +59,8 @@ class Criterion:
 
     def charted(self) -> tuple[Criterion, np.ndarray]:
         """The same criterion in the coordinates of the products, and parameters to start from."""
-        work = Criterion(self.kernel, self.covariance.charted(), self.like)
+        linked = [linked_effects(present(gram)) for gram in self.kernel.level_grams()]
+        work = Criterion(self.kernel, self.covariance.charted().separated(linked), self.like)
         return work, work.covariance.start(start_covariance(self.kernel, self.like.sigma))
 
     def rechart(self, par: np.ndarray) -> tuple[Criterion, np.ndarray] | None:
