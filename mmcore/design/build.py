@@ -301,9 +301,9 @@ def _checked(design: Design) -> Design:
                 f"grouping factor {term.group} has {term.n_levels} levels for {n} rows: its effects cannot "
                 "be told from the residuals; it needs fewer levels than rows"
             )
-        if not design.allow_saturated and term.q >= n and term.structure == "us":
+        if not design.allow_saturated and term.q >= n and term.structure == "us" and term.n_present() >= n:
             raise DesignError(
-                f"the term ({' + '.join(term.effects)} | {term.group}) has {term.q} random effects for {n} "
+                f"the term ({' + '.join(term.effects)} | {term.group}) has {term.n_present()} random effects for {n} "
                 "rows: they cannot be told from the residuals; use fewer effects"
             )
     return design

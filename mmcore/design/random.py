@@ -40,6 +40,11 @@ class RandomTerm:
         """L k, the number of random effects of this term."""
         return len(self.levels) * len(self.effects)
 
+    def n_present(self) -> int:
+        """Random effects whose column of Z is not zero: a factor's effect is absent from levels without it."""
+        there = [np.bincount(self.codes, column != 0, self.n_levels) > 0 for column in self.columns.T]
+        return int(np.sum(there))
+
     def Z(self) -> sparse.csr_array:
         """Columns of Z of this term (n, q): level after level, effects fastest."""
         n, k = self.columns.shape

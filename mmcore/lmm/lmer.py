@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 
 from ..design.build import Design, build
-from ..errors import ConvergenceWarning, SingularWarning, UnsupportedError
+from ..errors import ConvergenceWarning, IdentificationWarning, SingularWarning, UnsupportedError
 from ..optimize.control import Control
 from .fit import Fit, fit_design, fit_design_at
+from .identified import not_identified
 from .partitions import chunked_products, is_chunked
 from .varident import ResidualGroups, fit_varident, residual_groups
 
@@ -24,6 +25,8 @@ def _warn(fit: Fit) -> Fit:
         warnings.warn(ConvergenceWarning(fit.status.value), stacklevel=3)
     elif fit.is_singular:
         warnings.warn(singular_warning(fit), stacklevel=3)
+    for message in not_identified(fit.criterion_fn, fit.design.terms):
+        warnings.warn(IdentificationWarning(message), stacklevel=3)
     return fit
 
 
