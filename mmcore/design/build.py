@@ -370,10 +370,10 @@ def _new_block(
 def _new_codes(bar: Bar, term: RandomTerm, evaluator: Evaluator) -> tuple[np.ndarray, tuple[str, ...]]:
     factors = [as_factor(evaluator.column(name), name) for name in bar.factors]
     present = np.logical_and.reduce([f.codes >= 0 for f in factors])
-    group = grouping_factor([Factor(f.codes[present], f.levels) for f in factors])
-    position = {level: i for i, level in enumerate(term.levels.tolist())}
-    lookup = np.array([position.get(level, -1) for level in group.levels], dtype=np.intp)
+    found, levels = grouping_factor([Factor(f.codes[present], f.levels) for f in factors])
+    position = {key: i for i, key in enumerate(term.known.keys())}
+    lookup = np.array([position.get(key, -1) for key in levels.keys()], dtype=np.intp)
     codes = np.full(evaluator.n, -1, dtype=np.intp)
     if len(lookup):
-        codes[present] = lookup[group.codes]
-    return codes, tuple(level for level in group.levels if level not in position)
+        codes[present] = lookup[found]
+    return codes, tuple(levels.text()[lookup < 0].tolist())

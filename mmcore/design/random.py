@@ -4,12 +4,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+import pandas as pd
 from scipy import sparse
 
 from ..formula.parse import Bar
 from ..formula.syntax import Name, deparse
 from .columns import Column, as_factor, drop_unused
-from .grouping import grouping_factor
+from .grouping import Levels, grouping_factor
 from .matrix import Coding, make_coding
 
 
@@ -18,12 +19,19 @@ class RandomTerm:
     """One random-effects term: row i has the effects `columns[i]` of level `codes[i]`."""
 
     group: str  # lme4's name of the factor: "Subject", "cask:batch"
-    levels: np.ndarray  # (L,) object array of str, R's level order, only levels that occur
+    factors: tuple[str, ...]  # columns that make up the group
+    known: Levels  # (L,) R's level order, only levels that occur
+    levels: np.ndarray  # (L,) object array of str, their text: `index` has them in the user's types
     codes: np.ndarray  # (n,) intp in 0..L-1
     effects: tuple[str, ...]  # (k,) R's column names of the left side
     columns: np.ndarray  # (n, k) float64, model matrix of the left side
     structure: str  # us | diag | cs | ar1; a single effect is always us
     homogeneous: bool  # one variance for all effects
+
+    @property
+    def index(self) -> pd.Index:
+        """(L,) the levels as the user had them (numbers, dates, text); a MultiIndex for a group such as a:b."""
+        return self.known.index(self.factors)
 
     @property
     def n_levels(self) -> int:
@@ -55,12 +63,12 @@ class RandomTerm:
 
     def take(self, rows: np.ndarray) -> "RandomTerm":
         """The term on a subset of the rows (positions), without the levels that no longer occur."""
-        codes, levels = self.codes[rows], self.levels
+        codes, known, levels = self.codes[rows], self.known, self.levels
         counts = np.bincount(codes, minlength=len(levels))
         if not counts.all():
             used = counts > 0
-            codes, levels = (np.cumsum(used) - 1)[codes], levels[used]
-        return replace(self, codes=codes, levels=levels, columns=self.columns[rows])
+            codes, known, levels = (np.cumsum(used) - 1)[codes], known.take(used), levels[used]
+        return replace(self, codes=codes, known=known, levels=levels, columns=self.columns[rows])
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +91,7 @@ def make_terms(
     variables: label -> column, unused levels dropped. known: (intercept, terms) -> coding and matrix of left
     sides that exist already. Factors of a left side always get default contrasts, as in lme4.
     """
-    groups: dict[tuple[str, ...], tuple[np.ndarray, np.ndarray]] = {}
+    groups: dict[tuple[str, ...], tuple[np.ndarray, Levels]] = {}
     sides = dict(known)
     made = []
     for bar in bars:
@@ -106,11 +114,8 @@ def lme4_order(terms: tuple[CodedTerm, ...]) -> tuple[CodedTerm, ...]:
     return tuple(sorted(terms, key=lambda item: item.term.n_levels)[::-1])
 
 
-def _group(factors: tuple[str, ...], variables: Mapping[str, Column]) -> tuple[np.ndarray, np.ndarray]:
-    made = grouping_factor([as_factor(variables[deparse(Name(name))], name) for name in factors])
-    levels = np.empty(len(made.levels), dtype=object)
-    levels[:] = made.levels
-    return made.codes.astype(np.intp, copy=False), levels
+def _group(factors: tuple[str, ...], variables: Mapping[str, Column]) -> tuple[np.ndarray, Levels]:
+    return grouping_factor([as_factor(variables[deparse(Name(name))], name) for name in factors])
 
 
 def _left_side(bar: Bar, variables: Mapping[str, Column], n: int) -> tuple[Coding, np.ndarray]:
@@ -125,9 +130,11 @@ def _left_side(bar: Bar, variables: Mapping[str, Column], n: int) -> tuple[Codin
 
 
 def _random_term(
-    bar: Bar, group: tuple[np.ndarray, np.ndarray], side: tuple[Coding, np.ndarray]
+    bar: Bar, group: tuple[np.ndarray, Levels], side: tuple[Coding, np.ndarray]
 ) -> RandomTerm:
-    codes, levels = group
+    codes, known = group
     coding, columns = side
     structure = bar.structure if len(coding.names) > 1 else "us"
-    return RandomTerm(bar.group, levels, codes, coding.names, columns, structure, bool(bar.homogeneous))
+    return RandomTerm(
+        bar.group, bar.factors, known, known.text(), codes, coding.names, columns, structure, bool(bar.homogeneous)
+    )

@@ -356,6 +356,5 @@ def _term(
     columns: np.ndarray,
 ) -> RandomTerm:
     factors = plan.template.bars[t].factors
-    group = grouping_factor([Factor(digits[name], plan.levels[name]) for name in factors])
-    levels = np.array(group.levels, dtype=object)
-    return replace(term, levels=levels, codes=group.codes.astype(np.intp)[cell], columns=columns)
+    codes, known = grouping_factor([Factor(digits[name], plan.levels[name]) for name in factors])
+    return replace(term, known=known, levels=known.text(), codes=codes[cell], columns=columns)

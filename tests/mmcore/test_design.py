@@ -133,9 +133,11 @@ def test_levels_of_every_type_of_group(values, levels):
 def test_interaction_groups_are_the_combinations_that_occur(rows):
     columns = np.array(rows).T
     factors = [Factor(c, tuple(f"{'abc'[i]}{v}" for v in range(6))) for i, c in enumerate(columns)]
-    group = grouping_factor(factors)
-    assert group.levels == tuple(f"a{i}:b{j}:c{k}" for i, j, k in sorted(set(rows)))
-    assert [group.levels[c] for c in group.codes] == [f"a{i}:b{j}:c{k}" for i, j, k in rows]
+    codes, levels = grouping_factor(factors)
+    text = levels.text().tolist()
+    assert text == [f"a{i}:b{j}:c{k}" for i, j, k in sorted(set(rows))]
+    assert [text[c] for c in codes] == [f"a{i}:b{j}:c{k}" for i, j, k in rows]
+    assert levels.keys() == [tuple(label.split(":")) for label in text]
 
 
 def test_large_interactions_do_not_build_the_cross():
@@ -147,11 +149,12 @@ def test_large_interactions_do_not_build_the_cross():
     assert term.levels.tolist() == [f"{i}:{j}" for i, j in pairs]
 
 
-def test_equal_labels_of_different_combinations_are_one_level():
-    # lme4 pastes the labels: "a:b" with "c" and "a" with "b:c" cannot be told apart
+def test_combinations_of_equal_text_are_told_apart():
+    # lme4 pastes the labels, and merges "a:b" with "c" and "a" with "b:c"
     data = pd.DataFrame({"y": [1.0, 2, 3, 4], "p": ["a:b", "a", "a", "d"], "q": ["c", "b:c", "b:c", "c"]})
     (term,) = build("y ~ (1 | p:q)", data).terms
-    assert (term.levels.tolist(), term.codes.tolist()) == (["a:b:c", "d:c"], [0, 0, 0, 1])
+    assert (term.levels.tolist(), term.codes.tolist()) == (["a:b:c", "a:b:c", "d:c"], [1, 0, 0, 2])
+    assert term.index.tolist() == [("a", "b:c"), ("a:b", "c"), ("d", "c")]
 
 
 # --- rows ------------------------------------------------------------------------------------------------
