@@ -293,7 +293,7 @@ def _checked(design: Design) -> Design:
     for term in design.terms:
         if term.n_levels < 2:
             raise DesignError(
-                f"grouping factor {term.group} has one level ({term.levels[0]!r}) in the rows used; "
+                f"grouping factor {term.group} has one level ({term.labels[0]!r}) in the rows used; "
                 "a random effect needs at least two"
             )
         if not design.allow_saturated and term.n_levels >= n:
@@ -371,9 +371,9 @@ def _new_codes(bar: Bar, term: RandomTerm, evaluator: Evaluator) -> tuple[np.nda
     factors = [as_factor(evaluator.column(name), name) for name in bar.factors]
     present = np.logical_and.reduce([f.codes >= 0 for f in factors])
     found, levels = grouping_factor([Factor(f.codes[present], f.levels) for f in factors])
-    position = {key: i for i, key in enumerate(term.known.keys())}
-    lookup = np.array([position.get(key, -1) for key in levels.keys()], dtype=np.intp)
+    position = {key: i for i, key in enumerate(term.grouping.keys())}
+    lookup = np.array([position.get(key, -1) for key in levels.keys()]  # noqa: SIM118, dtype=np.intp)
     codes = np.full(evaluator.n, -1, dtype=np.intp)
     if len(lookup):
         codes[present] = lookup[found]
-    return codes, tuple(levels.text()[lookup < 0].tolist())
+    return codes, tuple(levels.labels[lookup < 0].tolist())

@@ -24,12 +24,8 @@ class Factor:
     ordered: bool = False
     logical: bool = False  # a logical vector: levels are always FALSE, TRUE
     contrasts: str | pd.DataFrame | None = None  # set by C(): overrides the default coding
-    values: np.ndarray | None = None  # (L,) the levels in the user's type; None where they are text
+    values: np.ndarray | None = None  # (L,) object array: levels in the user's type; None where they are text
     too_large: bool = False  # integers beyond 2^53, some missing: as numbers they would not be exact
-
-    def typed(self) -> np.ndarray:
-        """(L,) the levels as the user had them: numbers, dates, truth values or text."""
-        return np.array(self.levels, dtype=object) if self.values is None else self.values
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +76,7 @@ def _from_categories(series: pd.Series, name: str) -> Factor:
     if len(set(levels)) < len(levels):
         twice = next(level for i, level in enumerate(levels) if level in levels[:i])
         raise DataError(f"column {name!r} has two categories written {twice!r}: rename one of them")
-    values = None if all(type(v) is str for v in categories) else categories.to_numpy()
+    values = None if all(type(v) is str for v in categories) else as_objects(categories)
     return Factor(series.array.codes.copy(), levels, bool(series.dtype.ordered), values=values)
 
 
@@ -127,7 +123,12 @@ def _from_objects(series: pd.Series, name: str) -> np.ndarray | Factor:
     raise DataError(f"column {name!r} holds {kind} objects: convert it to numbers, strings or a Categorical")
 
 
-_TRUTH = np.array([False, True])
+_TRUTH = np.array([False, True], dtype=object)
+
+
+def as_objects(values: np.ndarray | pd.Index) -> np.ndarray:
+    """(L,) object array of Python's own numbers, dates and times."""
+    return pd.Index(values).astype(object).to_numpy()
 
 
 def _integers(series: pd.Series, name: str) -> np.ndarray | Factor:
@@ -148,7 +149,7 @@ def _integers(series: pd.Series, name: str) -> np.ndarray | Factor:
         return values
     codes = np.full(len(series), -1, dtype=np.intp)
     codes[~missing], uniques = sorted_codes(exact)
-    return Factor(codes, tuple(map(str, uniques.tolist())), values=uniques, too_large=True)
+    return Factor(codes, tuple(map(str, uniques.tolist())), values=as_objects(uniques), too_large=True)
 
 
 def logical(values: np.ndarray, missing: np.ndarray | None = None) -> Factor:
@@ -177,9 +178,9 @@ def _integer_factor(values: np.ndarray) -> Factor:
     if high < 2**62 and high - low < _SMALL_RANGE * len(values) + 1000:
         shifted = values.astype(np.intp) - low
         codes, used = compress(shifted, high - low + 1)
-        return Factor(codes, tuple(map(str, (used + low).tolist())), values=used + low)
+        return Factor(codes, tuple(map(str, (used + low).tolist())), values=as_objects(used + low))
     codes, uniques = sorted_codes(values)
-    return Factor(codes, tuple(map(str, uniques.tolist())), values=uniques)
+    return Factor(codes, tuple(map(str, uniques.tolist())), values=as_objects(uniques))
 
 
 def _float_factor(values: np.ndarray) -> Factor:
@@ -196,7 +197,7 @@ def _float_factor(values: np.ndarray) -> Factor:
 def _whole(values: np.ndarray) -> np.ndarray:
     """Integers as such: a column of ids that has a missing value is one of floats."""
     whole = len(values) and bool((values == np.rint(values)).all()) and bool((np.abs(values) < 1e15).all())
-    return values.astype(np.int64) if whole else values
+    return as_objects(values.astype(np.int64) if whole else values)
 
 
 def _time_factor(values: np.ndarray) -> Factor:
@@ -204,7 +205,7 @@ def _time_factor(values: np.ndarray) -> Factor:
     if uniques.dtype == np.dtype("datetime64[D]"):
         dates = uniques.astype(object)
         return Factor(codes, tuple(map(str, dates.tolist())), values=dates)
-    return Factor(codes, level_labels(pd.Index(uniques)), values=uniques)
+    return Factor(codes, level_labels(pd.Index(uniques)), values=as_objects(uniques))
 
 
 def as_numbers(column: Column, label: str) -> np.ndarray:

@@ -217,7 +217,9 @@ def _text(value: Value) -> str:
 
 def _as_factor(ev: Reader, call: Call) -> Factor:
     factor = as_factor(ev.variable(_only(call)), deparse(call.args[0]))
-    return _with_known_levels(ev, call, Factor(factor.codes, factor.levels, factor.ordered, values=factor.values))
+    return _with_known_levels(
+        ev, call, Factor(factor.codes, factor.levels, factor.ordered, values=factor.values)
+    )
 
 
 def _with_known_levels(ev: Reader, call: Call, factor: Factor) -> Factor:

@@ -4,48 +4,48 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import pandas as pd
 
-from .columns import Factor, compress, drop_unused, sorted_codes
+from .columns import Factor, compress, drop_unused, level_labels, sorted_codes
 
 _TABLE_CELLS_PER_ROW = 4  # up to this size a table over all combinations is cheaper than hashing
 
 
 @dataclass(frozen=True, slots=True)
 class Levels:
-    """The levels of a grouping factor: as R writes them, and as the user had them.
+    """The levels of a grouping factor: as the user had them, and as R writes them.
 
-    A level of `a:b` is a pair. Two pairs may have the same text ("p:q" with "z", "p" with "q:z"), so the text is for
-    print only; pairs are told apart.
+    A level of `a:b` is a pair. Two pairs may have the same text ("p:q" with "z", "p" with "q:z"): labels are for print
+    and for comparison with R, pairs are told apart by their parts.
     """
 
-    labels: tuple[np.ndarray, ...]  # per factor (L,) object array of str
-    values: tuple[np.ndarray, ...]  # per factor (L,) in the user's type: numbers, dates, text
+    values: (
+        np.ndarray
+    )  # (L,) object array in the user's types: int, float, date, str; tuples for several factors
+    labels: np.ndarray  # (L,) object array of str: R's text, that of several factors joined by ':'
+    parts: tuple[np.ndarray, ...]  # per factor (L,) object array of str: R's text of its level
 
     def __len__(self) -> int:
-        return len(self.labels[0])
+        return len(self.values)
 
     def take(self, positions: np.ndarray) -> "Levels":
         """The levels at `positions`, an integer or boolean array."""
-        return Levels(tuple(a[positions] for a in self.labels), tuple(a[positions] for a in self.values))
-
-    def text(self) -> np.ndarray:
-        """(L,) object array of str: R's labels, those of several factors joined by ':'."""
-        if len(self.labels) == 1:
-            return self.labels[0]
-        out = np.empty(len(self), dtype=object)
-        out[:] = list(map(":".join, self.keys()))
-        return out
+        parts = tuple(part[positions] for part in self.parts)
+        return Levels(self.values[positions], self.labels[positions], parts)
 
     def keys(self) -> list[tuple[str, ...]]:
         """The text of each level, one entry per factor: no two levels share a key."""
-        return list(zip(*(a.tolist() for a in self.labels), strict=True))
+        return list(zip(*(part.tolist() for part in self.parts), strict=True))
 
-    def index(self, names: Sequence[str]) -> pd.Index:
-        """The levels in the user's types: an Index, or a MultiIndex with a level for each factor in `names`."""
-        if len(self.values) == 1:
-            return pd.Index(self.values[0], name=names[0])
-        return pd.MultiIndex.from_arrays(list(self.values), names=list(names))
+
+def level_text(level: object) -> str:
+    """R's text of one level as results carry it: 308 is "308", the pair ("A", "b") is "A:b"."""
+    return ":".join(level_labels(level if isinstance(level, tuple) else (level,)))
+
+
+def text_levels(labels: Sequence[str]) -> Levels:
+    """Levels of one factor that have no value but their text."""
+    text = _objects(labels)
+    return Levels(text, text, (text,))
 
 
 def grouping_factor(factors: Sequence[Factor]) -> tuple[np.ndarray, Levels]:
@@ -62,9 +62,24 @@ def grouping_factor(factors: Sequence[Factor]) -> tuple[np.ndarray, Levels]:
         cells = codes.astype(np.int64) * size + part.codes
         codes, used = _renumber(cells, len(positions[0]) * size, len(codes))
         positions = [p[used // size] for p in positions] + [used % size]
-    pairs = [(part.typed(), p) for part, p in zip(parts, positions, strict=True)]
-    labels = tuple(np.array(part.levels, dtype=object)[p] for part, p in zip(parts, positions, strict=True))
-    return codes.astype(np.intp, copy=False), Levels(labels, tuple(values[p] for values, p in pairs))
+    return codes.astype(np.intp, copy=False), _levels(parts, positions)
+
+
+def _levels(parts: Sequence[Factor], positions: Sequence[np.ndarray]) -> Levels:
+    texts = tuple(_objects(f.levels)[p] for f, p in zip(parts, positions, strict=True))
+    values = [
+        text if f.values is None else f.values[p] for f, p, text in zip(parts, positions, texts, strict=True)
+    ]
+    if len(parts) == 1:
+        return Levels(values[0], texts[0], texts)
+    joined = _objects(list(map(":".join, zip(*(t.tolist() for t in texts), strict=True))))
+    return Levels(_objects(list(zip(*(v.tolist() for v in values), strict=True))), joined, texts)
+
+
+def _objects(items: Sequence[object]) -> np.ndarray:
+    out = np.empty(len(items), dtype=object)
+    out[:] = items
+    return out
 
 
 def _renumber(cells: np.ndarray, size: int, n: int) -> tuple[np.ndarray, np.ndarray]:

@@ -19,9 +19,7 @@ class RandomTerm:
     """One random-effects term: row i has the effects `columns[i]` of level `codes[i]`."""
 
     group: str  # lme4's name of the factor: "Subject", "cask:batch"
-    factors: tuple[str, ...]  # columns that make up the group
-    known: Levels  # (L,) R's level order, only levels that occur
-    levels: np.ndarray  # (L,) object array of str, their text: `index` has them in the user's types
+    grouping: Levels  # (L,) R's level order, only levels that occur
     codes: np.ndarray  # (n,) intp in 0..L-1
     effects: tuple[str, ...]  # (k,) R's column names of the left side
     columns: np.ndarray  # (n, k) float64, model matrix of the left side
@@ -29,14 +27,24 @@ class RandomTerm:
     homogeneous: bool  # one variance for all effects
 
     @property
+    def levels(self) -> np.ndarray:
+        """(L,) object array of the levels as the user had them: int, float, date, str; tuples for a group a:b."""
+        return self.grouping.values
+
+    @property
+    def labels(self) -> np.ndarray:
+        """(L,) object array of str: R's text of the levels, such as "b:a"."""
+        return self.grouping.labels
+
+    @property
     def index(self) -> pd.Index:
-        """(L,) the levels as the user had them (numbers, dates, text); a MultiIndex for a group such as a:b."""
-        return self.known.index(self.factors)
+        """(L,) `levels` as an Index with the name of the group."""
+        return pd.Index(self.grouping.values.tolist(), name=self.group, tupleize_cols=False)
 
     @property
     def n_levels(self) -> int:
         """L, the number of levels."""
-        return len(self.levels)
+        return len(self.grouping)
 
     @property
     def n_effects(self) -> int:
@@ -46,7 +54,7 @@ class RandomTerm:
     @property
     def q(self) -> int:
         """L k, the number of random effects of this term."""
-        return len(self.levels) * len(self.effects)
+        return len(self.grouping) * len(self.effects)
 
     def n_present(self) -> int:
         """Random effects whose column of Z is not zero: a factor's effect is absent from levels without it."""
@@ -63,12 +71,12 @@ class RandomTerm:
 
     def take(self, rows: np.ndarray) -> "RandomTerm":
         """The term on a subset of the rows (positions), without the levels that no longer occur."""
-        codes, known, levels = self.codes[rows], self.known, self.levels
-        counts = np.bincount(codes, minlength=len(levels))
+        codes, grouping = self.codes[rows], self.grouping
+        counts = np.bincount(codes, minlength=len(grouping))
         if not counts.all():
             used = counts > 0
-            codes, known, levels = (np.cumsum(used) - 1)[codes], known.take(used), levels[used]
-        return replace(self, codes=codes, known=known, levels=levels, columns=self.columns[rows])
+            codes, grouping = (np.cumsum(used) - 1)[codes], grouping.take(used)
+        return replace(self, codes=codes, grouping=grouping, columns=self.columns[rows])
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,12 +137,8 @@ def _left_side(bar: Bar, variables: Mapping[str, Column], n: int) -> tuple[Codin
     return coding, coding.matrix(used, n)
 
 
-def _random_term(
-    bar: Bar, group: tuple[np.ndarray, Levels], side: tuple[Coding, np.ndarray]
-) -> RandomTerm:
-    codes, known = group
+def _random_term(bar: Bar, group: tuple[np.ndarray, Levels], side: tuple[Coding, np.ndarray]) -> RandomTerm:
+    codes, levels = group
     coding, columns = side
     structure = bar.structure if len(coding.names) > 1 else "us"
-    return RandomTerm(
-        bar.group, bar.factors, known, known.text(), codes, coding.names, columns, structure, bool(bar.homogeneous)
-    )
+    return RandomTerm(bar.group, levels, codes, coding.names, columns, structure, bool(bar.homogeneous))

@@ -53,7 +53,7 @@ def _of_pairs(term: RandomTerm, gram: np.ndarray) -> Iterator[str]:
     if k == 1 or term.structure == "diag":
         return
     apart = ~linked_effects(present(gram))
-    if term.structure != "us" and not apart.sum() == k * (k - 1):
+    if term.structure != "us" and apart.sum() != k * (k - 1):
         return
     pairs = [(term.effects[a], term.effects[b]) for b in range(k) for a in range(b) if apart[a, b]]
     if pairs:

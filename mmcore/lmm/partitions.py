@@ -107,6 +107,7 @@ class _Plan:
     formula: Formula
     template: Design  # of a sample of rows: coding of the fixed part and of the effects
     levels: dict[str, tuple[str, ...]]  # factor column -> all its levels, in R's order
+    values: dict[str, np.ndarray]  # grouping column -> its levels in the user's type
     dtypes: dict[str, Any]  # factor column -> the dtype that gives every partition the same levels
     groups: tuple[tuple[str, ...], ...]  # columns of each distinct grouping factor
     weights: str | None
@@ -157,7 +158,7 @@ def _reduce(plan: _Plan, source: Any, frames: Frames, dask: bool) -> Cells:
 
 def _plan(formula: Formula, frames: Frames, weights: str | None, offset: str | None, contrasts: Any) -> _Plan:
     grouping = {name for bar in formula.bars for name in bar.factors}
-    seen: dict[str, dict[str, None]] = {}
+    seen: dict[str, dict[str, Any]] = {}  # column -> level as text -> as the user has it
     ordered: dict[str, bool] = {}
     sorted_levels: set[str] = set()
     sample: list[pd.DataFrame] = []
@@ -179,7 +180,10 @@ def _plan(formula: Formula, frames: Frames, weights: str | None, offset: str | N
                 ordered[name] = factor.ordered
                 known = seen.setdefault(name, {})
                 fresh = [level for level in factor.levels if level not in known]
-                known.update(dict.fromkeys(fresh))
+                typed = factor.levels if factor.values is None else factor.values.tolist()
+                known.update(
+                    {level: v for level, v in zip(factor.levels, typed, strict=True) if level in fresh}
+                )
                 if fresh and name not in grouping:  # the coding must have seen a row of every fixed level
                     wanted = np.isin(factor.codes, [factor.levels.index(level) for level in fresh])
                     new |= wanted
@@ -190,10 +194,17 @@ def _plan(formula: Formula, frames: Frames, weights: str | None, offset: str | N
     if not rows:
         raise DataError("there are no partitions, or they have no rows")
     levels = {name: _ordered(list(found), name in sorted_levels) for name, found in seen.items()}
+    values = {name: _objects([seen[name][level] for level in found]) for name, found in levels.items()}
     dtypes = {name: pd.CategoricalDtype(found, ordered=ordered[name]) for name, found in levels.items()}
     return _with_template(
-        formula, pd.concat(sample, ignore_index=True), levels, dtypes, weights, offset, contrasts
+        formula, pd.concat(sample, ignore_index=True), levels, values, dtypes, weights, offset, contrasts
     )
+
+
+def _objects(items: list[Any]) -> np.ndarray:
+    out = np.empty(len(items), dtype=object)
+    out[:] = items
+    return out
 
 
 def _ordered(levels: list[str], by_value: bool) -> tuple[str, ...]:
@@ -207,8 +218,8 @@ def _ordered(levels: list[str], by_value: bool) -> tuple[str, ...]:
 
 
 def _with_template(
-    formula: Formula, sample: pd.DataFrame, levels: dict[str, tuple[str, ...]], dtypes: dict[str, Any],
-    weights: str | None, offset: str | None, contrasts: Any,
+    formula: Formula, sample: pd.DataFrame, levels: dict[str, tuple[str, ...]],
+    values: dict[str, np.ndarray], dtypes: dict[str, Any], weights: str | None, offset: str | None, contrasts: Any,
 ) -> _Plan:  # fmt: skip
     frame = _typed(sample, dtypes)
     template = build(formula, frame, offset=offset, contrasts=contrasts, allow_saturated=True)
@@ -227,6 +238,7 @@ def _with_template(
         formula,
         template,
         levels,
+        values,
         dtypes,
         groups,
         weights,
@@ -356,5 +368,7 @@ def _term(
     columns: np.ndarray,
 ) -> RandomTerm:
     factors = plan.template.bars[t].factors
-    codes, known = grouping_factor([Factor(digits[name], plan.levels[name]) for name in factors])
-    return replace(term, known=known, levels=known.text(), codes=codes[cell], columns=columns)
+    codes, levels = grouping_factor(
+        [Factor(digits[name], plan.levels[name], values=plan.values[name]) for name in factors]
+    )
+    return replace(term, grouping=levels, codes=codes[cell], columns=columns)

@@ -178,7 +178,7 @@ def misaligned(fit):
     def by_group(group, column):
         table = mm.leverage(fit, group)[column]
         term = next(t for t in fit.design.terms if t.group == group)
-        return dict(zip(table.index, table.loc[list(term.levels)], strict=True))
+        return dict(zip(table.index, table.loc[list(term.labels)], strict=True))
 
     names = {"overall": "overall", "fixef": "fixef", "ranef": "ranef", "ranef.uc": "ranef_uc"}
     return {
@@ -233,4 +233,4 @@ def first_level_for_all(fit):
     D = fit.sigma**2 * fit.Lambda[0] @ fit.Lambda[0].T
     shipped = b / np.sqrt(np.diag(D - cov[0]))
     right = b / np.sqrt(np.diag(D) - np.diagonal(cov, axis1=1, axis2=2))
-    return term.levels, shipped, right
+    return term.labels, shipped, right
