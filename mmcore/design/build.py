@@ -372,7 +372,8 @@ def _new_codes(bar: Bar, term: RandomTerm, evaluator: Evaluator) -> tuple[np.nda
     present = np.logical_and.reduce([f.codes >= 0 for f in factors])
     found, levels = grouping_factor([Factor(f.codes[present], f.levels) for f in factors])
     position = {key: i for i, key in enumerate(term.grouping.keys())}
-    lookup = np.array([position.get(key, -1) for key in levels.keys()]  # noqa: SIM118, dtype=np.intp)
+    found_keys = levels.keys()
+    lookup = np.array([position.get(key, -1) for key in found_keys], dtype=np.intp)
     codes = np.full(evaluator.n, -1, dtype=np.intp)
     if len(lookup):
         codes[present] = lookup[found]
