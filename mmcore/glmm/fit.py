@@ -465,7 +465,7 @@ class GeneralizedFit(Fit):
         """The same model for another response, rows in the order of this fit; a negative binomial size is
         kept.
         """
-        design = self.design.with_response(np.asarray(y, float))
+        design = self.design.with_response(y)
         return fit_generalized(design, self.family, nagq=self.solution.nagq, quiet=True)
 
     def __getstate__(self) -> dict[str, Any]:

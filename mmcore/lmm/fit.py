@@ -334,11 +334,8 @@ class Fit:
         return self.summary()
 
     def refit(self, y: Sequence[float] | np.ndarray) -> Fit:
-        """The same model for another response (rows in the order of this fit)."""
-        values = np.asarray(y, float)
-        if values.shape != (self.design.n,):
-            raise DataError(f"refit needs {self.design.n} values of the response, got shape {values.shape}")
-        return fit_design(self.design.with_response(values), reml=self.reml, sigma=self.state.like.sigma)
+        """The same model for another response: a Series goes by its labels, an array by position."""
+        return fit_design(self.design.with_response(y), reml=self.reml, sigma=self.state.like.sigma)
 
     def update(self, formula: str | None = None, data: Any = None, **changes: Any) -> Fit:
         """The model fitted again with some arguments changed; ``fit.update(reml=False)``, ``fit.update("~ . + x")``.

@@ -25,6 +25,7 @@ from ..design.columns import Factor, as_factor, as_numbers, from_series
 from ..design.evaluate import Evaluator
 from ..design.grouping import grouping_factor
 from ..design.random import RandomTerm
+from ..design.table import as_frame, is_table
 from ..errors import DataError, DesignError, UnsupportedError
 from ..formula.parse import Formula, parse
 from ..kernels.products import CrossProducts, cross_products
@@ -57,14 +58,11 @@ class Cells:
 
 def is_chunked(data: Any) -> bool:
     """Whether data come in partitions: a Parquet path, a Dask DataFrame, a callable or an iterable of frames."""
-    if isinstance(data, pd.DataFrame | Mapping):
+    if hasattr(data, "to_delayed"):
+        return True
+    if isinstance(data, Mapping) or is_table(data):
         return False
-    return (
-        isinstance(data, str | Path)
-        or callable(data)
-        or hasattr(data, "to_delayed")
-        or isinstance(data, Iterable)
-    )
+    return isinstance(data, str | Path) or callable(data) or isinstance(data, Iterable)
 
 
 def read_chunks(source: Any, columns: Sequence[str]) -> Frames:
@@ -75,29 +73,41 @@ def read_chunks(source: Any, columns: Sequence[str]) -> Frames:
     if isinstance(source, str | Path):
         return _parquet(Path(source), columns)
     if callable(source):
-        return lambda: iter(source())
+        return lambda: (as_frame(part) if is_table(part) else part for part in source())
     if isinstance(source, Iterator):
         raise DataError("partitions are read twice, which a generator cannot give: pass a list or a function")
-    return lambda: iter(source)
+    return lambda: (as_frame(part) if is_table(part) else part for part in source)
 
 
 def _parquet(path: Path, columns: Sequence[str]) -> Frames:
     if not path.exists():
         raise DataError(f"there is no file {str(path)!r}")
     try:
-        from pyarrow import parquet
+        import pyarrow.parquet  # noqa: F401
     except ImportError:
         raise UnsupportedError(
             "reading a Parquet file needs pyarrow: pip install 'mmparity[parquet]'"
         ) from None
 
     def frames() -> Iterator[pd.DataFrame]:
-        file = parquet.ParquetFile(path)
+        file = _opened(path)
         wanted = [c for c in columns if c in file.schema_arrow.names]
         for batch in file.iter_batches(batch_size=BATCH_ROWS, columns=wanted):
             yield batch.to_pandas()
 
     return frames
+
+
+def _opened(path: Path) -> Any:
+    from pyarrow import ArrowException, parquet
+
+    try:
+        return parquet.ParquetFile(path)
+    except (ArrowException, OSError) as error:
+        raise DataError(
+            f"{str(path)!r} is not a Parquet file, the only kind that is read in parts: read it first, as with "
+            "pandas.read_csv, and pass the frame"
+        ) from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +175,7 @@ def _plan(formula: Formula, frames: Frames, weights: str | None, offset: str | N
     rows = 0
     for part in frames():
         if not isinstance(part, pd.DataFrame):
-            raise DataError(f"a partition is a {type(part).__name__}, not a DataFrame")
+            raise DataError(f"a partition is a {type(part).__name__}, not a frame")
         new = pd.Series(False, index=range(len(part)))
         for name in formula.variables:
             if name not in part.columns:
