@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import numpy as np
 
 from ..design.random import RandomTerm
+from ..kernels.criterion import Criterion
 from ..kernels.identified import free_directions, in_span, linked_effects, present
-from .criterion import Criterion
 
 __all__ = ["not_identified"]
 
