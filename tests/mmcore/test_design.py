@@ -431,7 +431,7 @@ def test_a_response_can_be_replaced(sleep):
     assert_array_equal(other.y, 2 * design.y)
     assert_array_equal(other.frame()["log(Reaction)"], 2 * design.y)
     assert_array_equal(other.take(np.arange(50)).y, other.y[:50])
-    with pytest.raises(DataError, match=r"180 rows.*\(3,\)"):
+    with pytest.raises(DataError, match="y has 3 values for 180 rows"):
         design.with_response(np.ones(3))
     with pytest.raises(DesignError, match="constant"):
         design.with_response(np.ones(180))
