@@ -11,6 +11,7 @@ from typing import Literal
 
 import pandas as pd
 
+from ..optimize.control import Status
 from .fit import Fit
 
 __all__ = ["Ddf", "coefficients", "register", "usual_ddf"]
@@ -27,7 +28,8 @@ def register(table: Table) -> None:
 
 def usual_ddf(fit: Fit) -> Ddf:
     """Satterthwaite's at an optimum; none elsewhere, where the curvature of the criterion says little."""
-    return "satterthwaite" if fit.converged else None
+    at_optimum = fit.converged and fit.status is not Status.NOT_OPTIMIZED
+    return "satterthwaite" if at_optimum else None
 
 
 def coefficients(fit: Fit, ddf: Ddf) -> pd.DataFrame:
