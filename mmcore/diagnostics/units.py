@@ -86,7 +86,7 @@ def check_level(fit: Fit, level: Hashable) -> None:
         raise DataError(f"level={level!r} is not a level of this model; use {instead}")
 
 
-def level_codes(fit: Fit, level: Hashable) -> tuple[np.ndarray, np.ndarray]:
+def level_codes(fit: Fit, level: Hashable) -> tuple[pd.Index, np.ndarray]:
     """Labels of the levels of a factor in order of first appearance, and the (n,) position of each row in
     them.
     """
@@ -95,7 +95,7 @@ def level_codes(fit: Fit, level: Hashable) -> tuple[np.ndarray, np.ndarray]:
     order = present[np.argsort(first)]
     position = np.empty(len(term.levels), dtype=np.intp)
     position[order] = np.arange(len(order))
-    return np.asarray(term.levels, dtype=object)[order], position[term.codes]
+    return term.index[order], position[term.codes]
 
 
 def units(fit: Fit, level: Hashable = 1, delete: Any = None) -> Units:
@@ -117,7 +117,7 @@ def units(fit: Fit, level: Hashable = 1, delete: Any = None) -> Units:
     if level == 1:
         return Units(fit, 1, fit.design.index, np.arange(fit.design.n), None)
     labels, codes = level_codes(fit, level)
-    return Units(fit, level, pd.Index(labels, name=str(level)), codes, None)
+    return Units(fit, level, labels, codes, None)
 
 
 def _is_list_of_sets(delete: Any) -> bool:
@@ -169,12 +169,14 @@ def _rows_by_label(fit: Fit, wanted: Any) -> np.ndarray:
 
 def _rows_by_level(fit: Fit, level: Hashable, wanted: Any) -> np.ndarray:
     labels, codes = level_codes(fit, level)
-    position = {str(label): i for i, label in enumerate(labels)}
-    names = [str(x) for x in _as_list(wanted)]
-    unknown = [x for x in names if x not in position]
+    by_label = {label: i for i, label in enumerate(labels)}
+    by_text = {str(label): i for label, i in by_label.items()}
+    names = [wanted] if isinstance(wanted, tuple) and wanted in by_label else _as_list(wanted)
+    at = [by_label.get(name, by_text.get(str(name), -1)) for name in names]
+    unknown = [name for name, i in zip(names, at, strict=True) if i < 0]
     if unknown:
         raise DataError(f"delete names levels that {level!r} does not have: {_listed(unknown)}")
-    return np.flatnonzero(np.isin(codes, [position[x] for x in names]))
+    return np.flatnonzero(np.isin(codes, at))
 
 
 def _listed(values: list, most: int = 5) -> str:

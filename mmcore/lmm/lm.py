@@ -16,7 +16,7 @@ from ..results.fit import Fit, Kind, LinearEstimates
 from ..results.text import coefficient_text, format_p, notes, quantile_text
 from ..results.update import changed_arguments
 from ..results.verbs import PredictiveFit
-from .fit import NO_WEIGHT, checked_response, fit_design
+from .fit import NO_WEIGHT, fit_design
 
 __all__ = ["LinearFit", "fit_linear", "is_lm", "lm"]
 
@@ -128,7 +128,7 @@ class LinearFit(LinearEstimates, PredictiveFit):
 
     def refit(self, y: Any) -> LinearFit:
         """The same model for another response, rows in the order of this fit."""
-        return fit_linear(self.design.with_response(checked_response(self.design, y)))
+        return fit_linear(self.design.with_response(y))
 
 
 def _closing(fit: LinearFit) -> str:

@@ -306,7 +306,7 @@ def _lost_levels(fit: Fit, u: Units) -> np.ndarray:
         gone = np.flatnonzero(whole & (owner >= 0))
         if not (group == u.level and u.codes is not None):
             for k in gone:
-                out[owner[k]] = _with_level(out[owner[k]], group, str(term.levels[k]))
+                out[owner[k]] = _with_level(out[owner[k]], group, str(term.labels[k]))
         left = len(term.levels) - np.bincount(owner[gone], minlength=len(u))
         for lone in np.flatnonzero(left < 2):
             out[lone] = (f"{out[lone]}; " if out[lone] else "") + f"{group} has one level left"

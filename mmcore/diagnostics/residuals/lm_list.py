@@ -109,7 +109,7 @@ def _of_fit(fit: Fit, group: str | None) -> LmList:
     check_level(fit, level)
     term = next(t for t in fit.design.terms if t.group == level)
     fits = separate_fits(fit.design, term.codes, len(term.levels))
-    return LmList(fits, pd.Index(term.levels, name=str(level)), fit.design.x_names)
+    return LmList(fits, term.index, fit.design.x_names)
 
 
 def _fit_groups(design: Design, group: pd.Series) -> LmList:
@@ -117,7 +117,7 @@ def _fit_groups(design: Design, group: pd.Series) -> LmList:
     if len(levels) < 1:
         raise DesignError(f"{group.name} has no level left in the rows used")
     fits = separate_fits(design, codes, len(levels))
-    return LmList(fits, pd.Index(np.asarray(levels).astype(str), name=group.name), design.x_names)
+    return LmList(fits, pd.Index(levels, name=group.name), design.x_names)
 
 
 def compare_eb_ls(fit: Fit, group: str | None = None, *, identify: float = 0.0) -> pd.DataFrame:
@@ -137,9 +137,7 @@ def compare_eb_ls(fit: Fit, group: str | None = None, *, identify: float = 0.0) 
     for effect in fit.ranef[level].columns:
         if effect not in ls.columns:
             continue
-        block = pd.DataFrame(
-            {"effect": effect, "eb": eb[effect], "ls": ls[effect]}, index=pd.Index(labels, name=level)
-        )
+        block = pd.DataFrame({"effect": effect, "eb": eb[effect], "ls": ls[effect]}, index=labels)
         block["residual"] = block.ls - block.eb
         rank = block.residual.abs().rank(ascending=False, method="first")
         block["unusual"] = rank <= round(identify * len(labels))
