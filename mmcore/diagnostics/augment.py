@@ -19,7 +19,7 @@ from .influence.one_step import one_step
 from .leverage import checked_types, row_leverage
 from .residuals.residuals import check_standardize, ls_name, ls_values, resid_marginal, row_fits
 from .residuals.separate import separate_fits
-from .units import Units, check_level, level_codes, pad, units
+from .units import Units, check_level, level_codes, level_index, pad, units
 from .varcomp import component_names
 
 __all__ = ["hlm_augment", "hlm_influence", "hlm_resid", "model_frame"]
@@ -177,7 +177,7 @@ def _group_residuals(fit: Fit, group: str, standardize: bool | str, include_ls: 
     }
     if include_ls:
         columns |= _ls_deviations(fit, group, codes, len(labels), list(modes), std)
-    table = pd.DataFrame(columns, index=pd.Index(labels, name=group))
+    table = pd.DataFrame(columns, index=labels)
     return pd.concat([_constants(fit, codes, table.index), table], axis=1)
 
 
@@ -188,7 +188,7 @@ def _modes(fit: Fit, group: str) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     for term, b, cov in zip(fit.design.terms, fit.b, fit.condvar.values(), strict=True):
         if term.group != group:
             continue
-        order = pd.Index(term.levels).get_indexer(labels)
+        order = level_index(term.levels, group).get_indexer(labels)
         for k, effect in enumerate(term.effects):
             out[effect] = b[order, k], np.sqrt(cov[order, k, k])
     return out

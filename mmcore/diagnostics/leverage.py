@@ -40,7 +40,7 @@ def leverage(fit: Fit, level: Hashable = 1) -> pd.DataFrame:
     labels, codes = level_codes(fit, level)
     size = np.bincount(codes, minlength=len(labels))
     means = np.column_stack([np.bincount(codes, column, len(labels)) / size for column in values.T])
-    return pd.DataFrame(means, index=pd.Index(labels, name=str(level)), columns=list(TYPES))
+    return pd.DataFrame(means, index=labels, columns=list(TYPES))
 
 
 def row_leverage(ws: Marginal, types: Sequence[str] = TYPES) -> np.ndarray:

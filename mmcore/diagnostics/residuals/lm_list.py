@@ -14,7 +14,7 @@ from ...design.build import Design, build
 from ...errors import DataError, DesignError, UnsupportedError
 from ...lmm.fit import Fit
 from ...results.workspace import need_gaussian
-from ..units import check_level, level_codes
+from ..units import check_level, level_codes, level_index
 from .separate import SeparateFits, separate_fits
 
 __all__ = ["LmList", "compare_eb_ls", "lm_list"]
@@ -109,7 +109,7 @@ def _of_fit(fit: Fit, group: str | None) -> LmList:
     check_level(fit, level)
     term = next(t for t in fit.design.terms if t.group == level)
     fits = separate_fits(fit.design, term.codes, len(term.levels))
-    return LmList(fits, pd.Index(term.levels, name=str(level)), fit.design.x_names)
+    return LmList(fits, level_index(term.levels, str(level)), fit.design.x_names)
 
 
 def _fit_groups(design: Design, group: pd.Series) -> LmList:
@@ -117,7 +117,7 @@ def _fit_groups(design: Design, group: pd.Series) -> LmList:
     if len(levels) < 1:
         raise DesignError(f"{group.name} has no level left in the rows used")
     fits = separate_fits(design, codes, len(levels))
-    return LmList(fits, pd.Index(np.asarray(levels).astype(str), name=group.name), design.x_names)
+    return LmList(fits, level_index(levels, str(group.name)), design.x_names)
 
 
 def compare_eb_ls(fit: Fit, group: str | None = None, *, identify: float = 0.0) -> pd.DataFrame:
@@ -138,7 +138,7 @@ def compare_eb_ls(fit: Fit, group: str | None = None, *, identify: float = 0.0) 
         if effect not in ls.columns:
             continue
         block = pd.DataFrame(
-            {"effect": effect, "eb": eb[effect], "ls": ls[effect]}, index=pd.Index(labels, name=level)
+            {"effect": effect, "eb": eb[effect], "ls": ls[effect]}, index=labels
         )
         block["residual"] = block.ls - block.eb
         rank = block.residual.abs().rank(ascending=False, method="first")
