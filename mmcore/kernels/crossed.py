@@ -138,7 +138,7 @@ class Crossed:
     @staticmethod
     def _flat(A: np.ndarray) -> np.ndarray:
         """(p, K, L) -> (p, L K), level by level."""
-        return A.transpose(0, 2, 1).reshape(len(A), -1)
+        return A.transpose(0, 2, 1).reshape(len(A), A.shape[1] * A.shape[2])
 
     def split(self, rows: np.ndarray) -> list[np.ndarray]:
         """(q_t, r) -> per trailing factor (r, K, L)."""

@@ -11,13 +11,13 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from .diagnostics.augment import hlm_influence
-from .diagnostics.influence.coefficients import dfbetas
-from .diagnostics.residuals.lm_list import compare_eb_ls
-from .diagnostics.residuals.residuals import resid_conditional
-from .diagnostics.units import check_level
-from .errors import DataError, UnsupportedError
-from .lmm.fit import Fit
+from ..diagnostics.augment import hlm_influence
+from ..diagnostics.influence.coefficients import dfbetas
+from ..diagnostics.residuals.lm_list import compare_eb_ls
+from ..diagnostics.residuals.residuals import resid_conditional
+from ..diagnostics.units import check_level
+from ..errors import DataError, UnsupportedError
+from ..results.fit import Fit
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
