@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import warnings
 from collections.abc import Hashable, Sequence
 from typing import Any
 
@@ -11,22 +10,24 @@ import numpy as np
 import pandas as pd
 
 from ..design.frame import frame_columns
-from ..errors import MixedModelWarning
+from ..errors import warn
+from ..results.argument import of_fit
 from ..results.fit import Fit
 from ..results.workspace import Marginal, marginal, need_gaussian
-from .deletion.case_delete import CaseDeletion, case_delete
+from .deletion.case_delete import case_delete
 from .influence.one_step import one_step
 from .leverage import checked_types, row_leverage
+from .refitted import measure
 from .residuals.residuals import check_standardize, ls_name, ls_values, resid_marginal, row_fits
 from .residuals.separate import separate_fits
 from .units import Units, check_level, level_codes, level_index, pad, units
-from .varcomp import component_names
 
 __all__ = ["hlm_augment", "hlm_influence", "hlm_resid", "model_frame"]
 
 MEASURES = ("cooksd", "mdffits", "covtrace", "covratio")
 
 
+@measure
 def hlm_influence(
     fit: Fit,
     level: Hashable = 1,
@@ -55,7 +56,7 @@ def hlm_influence(
     """
     types, u = checked_types(leverage), units(fit, level, delete)
     ws = marginal(fit)
-    measures = _measures(ws, u) if approx else _refit_measures(case_delete(fit, level, delete=delete))
+    measures = _measures(ws, u) if approx else case_delete(fit, level, delete=delete).measure_values()
     if delete is not None:
         return pd.DataFrame(measures, index=u.labels)
     lev = _leverage_columns(ws, u, types)
@@ -80,13 +81,6 @@ def _with_missing_rows(fit: Fit, measures: dict[str, np.ndarray]) -> pd.DataFram
 def _measures(ws: Marginal, u: Units) -> dict[str, np.ndarray]:
     step = one_step(ws, u)
     return {name: getattr(step, name) for name in MEASURES}
-
-
-def _refit_measures(deletion: CaseDeletion) -> dict[str, np.ndarray]:
-    names = ("cooks_distance", "mdffits", "covtrace", "covratio")
-    values = {m: np.atleast_1d(getattr(deletion, f)())[:] for m, f in zip(MEASURES, names, strict=True)}
-    rvc = np.atleast_2d(deletion.rvc())
-    return values | {f"rvc.{c}": rvc[:, i] for i, c in enumerate(component_names(deletion.fit))}
 
 
 def _leverage_columns(ws: Marginal, u: Units, types: tuple[str, ...]) -> dict[str, np.ndarray]:
@@ -116,6 +110,7 @@ def _padded(fit: Fit, columns: dict[str, np.ndarray], index: pd.Index) -> pd.Dat
     return pd.DataFrame(values, index=index, columns=list(columns))
 
 
+@of_fit
 def hlm_resid(
     fit: Fit, level: Hashable = 1, *, standardize: bool | str = False, include_ls: bool = True
 ) -> pd.DataFrame:
@@ -202,11 +197,7 @@ def _ls_deviations(
     parent = _parent(fit, group, codes, L)
     absent = [e for e in effects if e not in fit.design.x_names]
     if absent:
-        warnings.warn(
-            f"{', '.join(absent)} vary by {group} but are not in the fixed part: no least-squares residual",
-            MixedModelWarning,
-            stacklevel=4,
-        )
+        warn(f"{', '.join(absent)} vary by {group} but are not in the fixed part: no least-squares residual")
     out = {}
     for effect in (e for e in effects if e in fit.design.x_names):
         value = coef[:, fit.design.x_names.index(effect)]
@@ -252,6 +243,7 @@ def _constants(fit: Fit, codes: np.ndarray, index: pd.Index) -> pd.DataFrame:
     return out
 
 
+@of_fit
 def hlm_augment(fit: Fit, level: Hashable = 1, *, include_ls: bool = True) -> pd.DataFrame:
     """:func:`hlm_resid` and the one-step measures with overall leverage of :func:`hlm_influence`, side by
     side.

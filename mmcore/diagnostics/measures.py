@@ -13,6 +13,7 @@ from ..results.fit import Fit
 from ..results.workspace import marginal
 from .deletion.case_delete import case_delete
 from .influence.one_step import one_step, plugin_cooks_distance
+from .refitted import measure
 from .units import by_row, units
 
 __all__ = ["cooks_distance", "covratio", "covtrace", "mdffits"]
@@ -23,6 +24,7 @@ def _measure(fit: Fit, level: Hashable, delete: Any, name: str) -> Any:
     return u.series(getattr(one_step(marginal(fit), u), name), name)
 
 
+@measure
 def cooks_distance(
     fit: Fit, level: Hashable = 1, *, kind: str = "marginal", delete: Any = None, include_attr: bool = False
 ) -> Any:
@@ -59,6 +61,7 @@ def cooks_distance(
     return _with_delta(fit, level, delete, "cooksd", include_attr)
 
 
+@measure
 def mdffits(
     fit: Fit, level: Hashable = 1, *, refit: bool = False, delete: Any = None, include_attr: bool = False
 ) -> Any:
@@ -72,6 +75,7 @@ def mdffits(
     return _with_delta(fit, level, delete, "mdffits", include_attr)
 
 
+@measure
 def covtrace(fit: Fit, level: Hashable = 1, *, refit: bool = False, delete: Any = None) -> Any:
     """COVTRACE: |tr(C^-1 C_(A)) - p|, 0 where deletion does not change the precision of the fixed effects.
 
@@ -81,6 +85,7 @@ def covtrace(fit: Fit, level: Hashable = 1, *, refit: bool = False, delete: Any 
     return _refit(fit, level, delete, "covtrace") if refit else _measure(fit, level, delete, "covtrace")
 
 
+@measure
 def covratio(fit: Fit, level: Hashable = 1, *, refit: bool = False, delete: Any = None) -> Any:
     """COVRATIO: det C_(A) / det C, 1 where deletion does not change the precision of the fixed effects.
 

@@ -52,13 +52,17 @@ def _refuse_shapes(wanted: Any) -> None:
     if isinstance(shape, tuple) and len(shape) > 1:
         raise DataError(f"delete has {len(shape)} dimensions, shape {shape}: give {HOW}")
     if isinstance(wanted, slice):
-        raise DataError(f"delete is {wanted!r}: a slice names no labels; give data.index[...] or a boolean mask")
+        raise DataError(
+            f"delete is {wanted!r}: a slice names no labels; give data.index[...] or a boolean mask"
+        )
     if not (np.isscalar(wanted) or hasattr(wanted, "__iter__") or _is_label(wanted)):
         raise DataError(f"delete is of type {type(wanted).__name__}: give {HOW}")
 
 
 def _is_label(value: Any) -> bool:
-    return isinstance(value, np.generic | pd.Timestamp | pd.Timedelta | pd.Period) or hasattr(value, "isoformat")
+    return isinstance(value, np.generic | pd.Timestamp | pd.Timedelta | pd.Period) or hasattr(
+        value, "isoformat"
+    )
 
 
 def _is_mask(wanted: Any) -> bool:
@@ -123,7 +127,9 @@ def _as_list(wanted: Any, known: Sequence[Hashable]) -> list[Any]:
     labels = list(wanted)
     for label in labels:
         if not isinstance(label, Hashable):
-            raise DataError(f"delete has an entry that is no label, {label!r}: give {HOW}, or a list of such sets")
+            raise DataError(
+                f"delete has an entry that is no label, {label!r}: give {HOW}, or a list of such sets"
+            )
     return labels
 
 

@@ -12,6 +12,7 @@ from scipy.special import polygamma
 from ..errors import UnsupportedError
 from ..glmm.fit import GeneralizedFit, is_generalized
 from ..lmm.lm import is_lm
+from ..results.argument import of_fit
 from ..results.fit import Fit
 
 __all__ = ["design_effect", "icc", "r2"]
@@ -81,6 +82,7 @@ def _fixed_variance(fit: Fit) -> float:
     return float(np.var(fit.design.X @ fit.beta, ddof=1))
 
 
+@of_fit
 def icc(fit: Fit, *, distribution: str = "lognormal") -> pd.DataFrame:
     """Intraclass correlations: the share of variance between the levels of each grouping factor, and of all.
 
@@ -110,6 +112,7 @@ def icc(fit: Fit, *, distribution: str = "lognormal") -> pd.DataFrame:
     return pd.DataFrame(columns, index=pd.Index(list(random), name="group"))
 
 
+@of_fit
 def design_effect(fit: Fit, *, distribution: str = "lognormal") -> pd.DataFrame:
     """How much clustering inflates variances, roughly: 1 + (mean group size - 1) * adjusted icc, per factor.
 
@@ -124,6 +127,7 @@ def design_effect(fit: Fit, *, distribution: str = "lognormal") -> pd.DataFrame:
     return pd.DataFrame(columns, index=shares.index)
 
 
+@of_fit
 def r2(fit: Fit) -> pd.Series:
     """Coefficients of determination of Nakagawa & Schielzeth (2013), slopes as in Johnson (2014).
 

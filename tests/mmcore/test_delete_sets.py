@@ -60,7 +60,11 @@ def test_shuffling_a_mask_with_its_index_changes_nothing(name, fit, data):
     if not len(used):
         return
     want = np.asarray(MEASURES[name](fit, delete=list(used)))
-    for given_mask in (mask.iloc[order].astype(kind), mask.to_numpy(), mask.iloc[order].loc[fit.design.index]):
+    for given_mask in (
+        mask.iloc[order].astype(kind),
+        mask.to_numpy(),
+        mask.iloc[order].loc[fit.design.index],
+    ):
         np.testing.assert_array_equal(np.asarray(MEASURES[name](fit, delete=given_mask)), want)
 
 

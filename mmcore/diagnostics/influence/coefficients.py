@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ...results.argument import of_fit
 from ...results.fit import Fit
 from ...results.workspace import marginal
+from ..refitted import measure
 from ..units import by_row, units
 from .glm import glm_dfbeta, glm_dfbetas, glm_dffits, is_glm
 from .one_step import one_step
@@ -17,6 +19,7 @@ from .one_step import one_step
 __all__ = ["dfbeta", "dfbetas", "dffits"]
 
 
+@measure
 def dfbeta(fit: Fit, level: Hashable = 1, *, delete: Any = None) -> pd.DataFrame:
     """Full minus deleted fixed effects, at the full fit's theta: units x coefficients, in their units.
 
@@ -31,6 +34,7 @@ def dfbeta(fit: Fit, level: Hashable = 1, *, delete: Any = None) -> pd.DataFrame
     return u.frame(one_step(marginal(fit), u).delta, fit.design.x_names)
 
 
+@measure
 def dfbetas(fit: Fit, level: Hashable = 1, *, delete: Any = None) -> pd.DataFrame:
     """:func:`dfbeta` in standard errors: (b_k - b_k(A)) / (sigma_(A) sqrt((X'V^-1X)^-1_kk)).
 
@@ -47,6 +51,7 @@ def dfbetas(fit: Fit, level: Hashable = 1, *, delete: Any = None) -> pd.DataFram
         return u.frame(step.delta / scale, fit.design.x_names)
 
 
+@of_fit
 def dffits(fit: Fit) -> pd.Series:
     """Change of a row's own conditional fitted value on its deletion, in its standard deviation.
 

@@ -16,6 +16,7 @@ import pandas as pd
 
 from ...errors import UnsupportedError
 from ...glmm.fit import GeneralizedFit, is_generalized
+from ...results.argument import of_fit
 from ...results.fit import Fit
 from ..leverage import hatvalues
 from ..units import by_row
@@ -85,6 +86,7 @@ def _divide(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return np.where(np.isfinite(out), out, np.nan)
 
 
+@of_fit
 def rstandard(fit: Fit, type: str = "deviance") -> pd.Series:
     """Standardised residuals by row: residual / sqrt(phi (1 - h)), internally studentised.
 
@@ -98,6 +100,7 @@ def rstandard(fit: Fit, type: str = "deviance") -> pd.Series:
     return by_row(fit, _divide(values, np.sqrt(np.maximum(1.0 - h, 0.0))), "rstandard")
 
 
+@of_fit
 def glm_dfbeta(fit: GeneralizedFit, residuals: str = "deviance") -> pd.DataFrame:
     """Full minus deleted coefficients by row, one step: (X'WX)^-1 x_i sqrt(W_i) r_i / (1 - h_i).
 
@@ -124,6 +127,7 @@ def glm_dffits(fit: GeneralizedFit, residuals: str = "deviance") -> pd.Series:
     return by_row(fit, _divide(r * np.sqrt(rows.hat), rows.sigma * (1.0 - rows.hat)), "dffits")
 
 
+@of_fit
 def glm_covratio(fit: GeneralizedFit) -> pd.Series:
     """R's covratio of a glm: 1 / ((1 - h) ((n - p - 1 + e^2) / (n - p))^p), e the externally studentised
     deviance residual; sigma is estimated anew, unlike :func:`mmcore.covratio`.

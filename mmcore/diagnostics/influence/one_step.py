@@ -8,12 +8,11 @@ Theta and sigma are those of the full fit (Christensen, Pearson & Johnson 1992);
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 
 import numpy as np
 
-from ...errors import MixedModelWarning
+from ...errors import warn
 from ...results.workspace import Marginal, need_fixed
 from ..units import Units
 from .loss import losses
@@ -44,11 +43,9 @@ def one_step(ws: Marginal, u: Units) -> OneStep:
     if lost.any():
         names = [str(x) for x in u.labels[lost][:5]]
         more = f" and {int(lost.sum()) - 5} more" if lost.sum() > 5 else ""
-        warnings.warn(
+        warn(
             f"without {'row' if u.is_rows else str(u.level)} {', '.join(names)}{more} the fixed effects are "
-            "not determined: the deletion measures there are NaN",
-            MixedModelWarning,
-            stacklevel=3,
+            "not determined: the deletion measures there are NaN"
         )
     return out
 

@@ -12,6 +12,7 @@ from scipy import stats
 
 from ...design.build import Design, build
 from ...errors import DataError, DesignError, UnsupportedError
+from ...results.argument import of_fit
 from ...results.fit import Fit
 from ...results.workspace import need_gaussian
 from ..units import check_level, level_codes, level_index
@@ -120,6 +121,7 @@ def _fit_groups(design: Design, group: pd.Series) -> LmList:
     return LmList(fits, level_index(levels, str(group.name)), design.x_names)
 
 
+@of_fit
 def compare_eb_ls(fit: Fit, group: str | None = None, *, identify: float = 0.0) -> pd.DataFrame:
     """Coefficients of each group: shrunken (empirical Bayes) beside least squares of the group's rows alone.
 
@@ -137,9 +139,7 @@ def compare_eb_ls(fit: Fit, group: str | None = None, *, identify: float = 0.0) 
     for effect in fit.ranef[level].columns:
         if effect not in ls.columns:
             continue
-        block = pd.DataFrame(
-            {"effect": effect, "eb": eb[effect], "ls": ls[effect]}, index=labels
-        )
+        block = pd.DataFrame({"effect": effect, "eb": eb[effect], "ls": ls[effect]}, index=labels)
         block["residual"] = block.ls - block.eb
         rank = block.residual.abs().rank(ascending=False, method="first")
         block["unusual"] = rank <= round(identify * len(labels))

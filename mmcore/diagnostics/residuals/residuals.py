@@ -4,13 +4,13 @@ groups).
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Hashable
 
 import numpy as np
 import pandas as pd
 
-from ...errors import MixedModelWarning, UnsupportedError
+from ...errors import UnsupportedError, warn
+from ...results.argument import of_fit
 from ...results.fit import Fit
 from ...results.workspace import Marginal, marginal, mean_rows, need_gaussian
 from ..influence.glm import sigma_without_row
@@ -22,6 +22,7 @@ from .separate import SeparateFits, separate_fits
 __all__ = ["ls_residuals", "pull_resid", "resid_conditional", "resid_marginal", "rstudent"]
 
 
+@of_fit
 def resid_conditional(fit: Fit, type: str = "raw") -> pd.Series:
     """Conditional residuals e = y - X beta - Z b - offset, by row.
 
@@ -43,6 +44,7 @@ def resid_conditional(fit: Fit, type: str = "raw") -> pd.Series:
     raise _unknown(type)
 
 
+@of_fit
 def rstudent(fit: Fit) -> pd.Series:
     """Studentized residuals as R's rstudent of the same kind of model; not one definition.
 
@@ -73,6 +75,7 @@ def _studentized(ws: Marginal) -> np.ndarray:
         return np.where(P > 0, ws.Py / (ws.fit.sigma * np.sqrt(P)), np.nan)
 
 
+@of_fit
 def resid_marginal(fit: Fit, type: str = "raw") -> pd.Series:
     """Marginal residuals r = y - X beta - offset, by row, V = sigma^2 (W^-1 + Z Sigma Z').
 
@@ -131,11 +134,9 @@ def row_fits(fit: Fit, group: Hashable | None = None) -> SeparateFits:
     fits = separate_fits(fit.design, codes, len(labels))
     full = int((fits.df == 0).sum())
     if full:
-        warnings.warn(
+        warn(
             f"{full} of {len(labels)} levels of {level} have no more rows than coefficients: their "
-            "least-squares residuals are 0 (standardized: NaN); include_ls=False leaves them out",
-            MixedModelWarning,
-            stacklevel=3,
+            "least-squares residuals are 0 (standardized: NaN); include_ls=False leaves them out"
         )
     return fits
 
@@ -155,6 +156,7 @@ def check_standardize(standardize: bool | str) -> None:
         raise UnsupportedError(f"standardize={standardize!r} is not one of False, True, 'semi'")
 
 
+@of_fit
 def ls_residuals(fit: Fit, group: str | None = None, *, standardize: bool | str = False) -> pd.DataFrame:
     """Residuals of separate least-squares fits of the fixed part in every level of a grouping factor.
 
@@ -183,6 +185,7 @@ def ls_name(standardize: bool | str) -> str:
     return ".std.ls.resid" if standardize else ".ls.resid"
 
 
+@of_fit
 def pull_resid(fit: Fit, type: str = "ls", standardize: bool = False) -> pd.Series:
     """One kind of row residual by name: ``"ls"`` (within groups), ``"eb"`` (conditional) or ``"marginal"``.
 
