@@ -89,8 +89,8 @@ def covtrace(fit: Fit, level: Hashable = 1, *, refit: bool = False, delete: Any 
 def covratio(fit: Fit, level: Hashable = 1, *, refit: bool = False, delete: Any = None) -> Any:
     """COVRATIO: det C_(A) / det C, 1 where deletion does not change the precision of the fixed effects.
 
-    One step (default): at least 1, because sigma is kept. Not R's stats::covratio for ``lm``, which re-
-    estimates sigma: that is ``refit=True``. HLMdiag's covratio.
+    One step (default): at least 1, because sigma is kept; HLMdiag's covratio. R's ``stats::covratio`` of an lm or glm
+    estimates sigma anew without the row: that is :func:`mmcore.glm_covratio`, and for ``lm`` also ``refit=True``.
     """
     return _refit(fit, level, delete, "covratio") if refit else _measure(fit, level, delete, "covratio")
 
