@@ -62,6 +62,10 @@ class SingularWarning(MixedModelWarning):
     """The fit lies on the boundary: some linear combination of random effects has variance zero."""
 
 
+class IdentificationWarning(MixedModelWarning):
+    """A parameter is not in the likelihood: other values fit the data equally well."""
+
+
 class SeparationWarning(MixedModelWarning):
     """Covariates split the response exactly: the likelihood rises without end along some coefficients."""
 

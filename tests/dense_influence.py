@@ -69,9 +69,8 @@ def sets_of(fit: mm.Fit, level) -> tuple[list, list[np.ndarray]]:
     if level == 1:
         return list(fit.design.index), [np.array([i]) for i in range(fit.design.n)]
     term = next(t for t in fit.design.terms if t.group == level)
-    names = np.asarray(term.levels, object)[term.codes]
-    labels = list(dict.fromkeys(names))
-    return labels, [np.flatnonzero(names == label) for label in labels]
+    codes = list(dict.fromkeys(term.codes.tolist()))
+    return [term.levels[code] for code in codes], [np.flatnonzero(term.codes == code) for code in codes]
 
 
 def levels_of(fit: mm.Fit) -> list:

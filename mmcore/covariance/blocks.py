@@ -87,6 +87,16 @@ class BlockCovariance:
                 out[t] = out[t].charted(None if charts is None else charts[b][rows, rows])
         return BlockCovariance(self.blocks, out)
 
+    def separated(self, together: Sequence[np.ndarray]) -> BlockCovariance:
+        """The structures for a search; ``together[b]`` (K, K): which effects of a block levels link."""
+        if all(linked.all() for linked in together):
+            return self
+        out = list(self.structures)
+        for b, terms in enumerate(self.blocks):
+            for t, rows in zip(terms, self.rows[b], strict=True):
+                out[t] = out[t].separated(together[b][rows, rows])
+        return BlockCovariance(self.blocks, out)
+
     def rechart(self, par: np.ndarray) -> tuple[BlockCovariance, np.ndarray] | None:
         """Better charts and the parameters in them, or None."""
         found = self._each("rechart", par)

@@ -36,12 +36,21 @@ class Compound(Structure):
     def framed(self, C: np.ndarray) -> Compound:
         return Compound(self.k, self.kind, self.homogeneous, C)
 
+    def separated(self, together: np.ndarray) -> Compound:
+        """With a correlation of zero if no two effects meet; else rho is in the likelihood, by other pairs."""
+        if together.sum() > self.k:
+            return self
+        out = Compound(self.k, self.kind, self.homogeneous, self.frame)
+        for limits in out.bounds or ():
+            limits[-1] = 0.0
+        return out
+
     def start(self, relative: np.ndarray | None = None) -> np.ndarray:
         if relative is None:
-            return np.append(np.full(self.n_sd, START), 0.1)
+            return np.append(np.full(self.n_sd, START), min(0.1, self._limits[1][-1]))
         sd = np.sqrt(relative.diagonal()) * (1.0 if self.frame is None else self.frame.diagonal())
         pairs = relative.diagonal(1) / np.sqrt(relative.diagonal()[1:] * relative.diagonal()[:-1])
-        rho = float(np.clip(pairs.mean(), 0.5 * self._limits[0][-1], 0.9))
+        rho = float(np.clip(pairs.mean(), 0.5 * self._limits[0][-1], min(0.9, self._limits[1][-1])))
         return np.append(sd.mean() if self.homogeneous else sd, rho)
 
     def scattered(self, u: np.ndarray, wide: float = WIDE) -> np.ndarray:

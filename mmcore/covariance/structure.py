@@ -57,6 +57,14 @@ class Structure:
         """The same structure in the chart P (None: the identity); those without a free scale stay as they are."""
         return self
 
+    def separated(self, together: np.ndarray) -> Structure:
+        """The structure for a search, with covariances that are not in the likelihood held at zero.
+
+        ``together`` (k, k) is true for two effects that are linked by levels that have both (see
+        `mmcore.kernels.identified.linked`).
+        """
+        return self
+
     def from_standard(self, par: np.ndarray) -> np.ndarray:
         """Parameters in this chart of those without a chart."""
         return np.array(par, float)

@@ -29,8 +29,15 @@ class Unstructured(Structure):
     """Any positive semi-definite Sigma; par = lower triangle of L by columns, Cov(b~) = P L L' P' in the
     chart P."""
 
-    def __init__(self, k: int, chart: np.ndarray | None = None, frame: np.ndarray | None = None) -> None:
+    def __init__(
+        self,
+        k: int,
+        chart: np.ndarray | None = None,
+        frame: np.ndarray | None = None,
+        together: np.ndarray | None = None,
+    ) -> None:
         self.k, self.n_par = k, k * (k + 1) // 2
+        self.together = together  # (k, k) in the order of the chart; False: the entry of L is held at zero
         self.n_theta = self.n_par
         self.chart, self.frame = chart, frame
         self.standard = chart is None and frame is None
@@ -39,6 +46,10 @@ class Unstructured(Structure):
         if chart is not None and k > 1:
             base = np.matmul(chart, np.matmul(chart, base.reshape(self.n_par, k, k**3)).reshape(-1, k, k**2))
         self._base = base.reshape(self.n_par * k * k, k * k)
+        self._apart = None if together is None else ~together[self._row, self._col]
+        if self._apart is not None:
+            limit = np.where(self._apart, 0.0, np.inf)
+            self.bounds = (-limit, limit)
 
     def framed(self, C: np.ndarray) -> Unstructured:
         out = Unstructured(self.k, dtrtri(C, lower=0)[0], C)
@@ -48,9 +59,16 @@ class Unstructured(Structure):
     def charted(self, P: np.ndarray | None) -> Unstructured:
         return self if P is None and self.frame is None else Unstructured(self.k, P, self.frame)
 
+    def separated(self, together: np.ndarray) -> Unstructured:
+        return self if together.all() else Unstructured(self.k, self.chart, self.frame, together)
+
+    def _held(self, par: np.ndarray) -> np.ndarray:
+        """``par`` with the entries that are held put on zero."""
+        return par if self._apart is None else np.where(self._apart, 0.0, par)
+
     def start(self, relative: np.ndarray | None = None) -> np.ndarray:
         if relative is not None:
-            return cholesky_psd(relative)[self._row, self._col]
+            return self._held(cholesky_psd(relative)[self._row, self._col])
         par = np.zeros(self.n_par)
         par[self._diag] = START
         return par
@@ -111,7 +129,9 @@ class Unstructured(Structure):
             return None
         chart = np.eye(k) if self.chart is None else self.chart
         factor = cholesky_psd(A[np.ix_(order, order)])
-        return Unstructured(k, chart[:, order], self.frame), factor[self._row, self._col]
+        together = None if self.together is None else self.together[np.ix_(order, order)]
+        moved = Unstructured(k, chart[:, order], self.frame, together)
+        return moved, moved._held(factor[self._row, self._col])
 
     def alternatives(self, par: np.ndarray) -> list[np.ndarray]:
         """Of a nearly singular Sigma: the correlations reversed, and nearly rank-one matrices of every sign
@@ -124,7 +144,7 @@ class Unstructured(Structure):
         for signs in product((1.0, -1.0), repeat=k - 1):
             v = np.array([1.0, *signs])
             near = cholesky_psd(LARGE**2 * (0.9 * np.outer(v, v) + 0.1 * np.eye(k)))
-            out.append(near[self._row, self._col])
+            out.append(self._held(near[self._row, self._col]))
         return out
 
     def vanished(self, par: np.ndarray) -> np.ndarray:
@@ -133,15 +153,15 @@ class Unstructured(Structure):
     def scattered(self, u: np.ndarray, wide: float = WIDE) -> np.ndarray:
         par, below = super().scattered(u, wide), self._row != self._col
         par[below] = CROSS * np.median(par[self._diag]) * (2.0 * u[below] - 1.0)
-        return par
+        return self._held(par)
 
     def from_standard(self, par: np.ndarray) -> np.ndarray:
         if self.standard:
-            return np.array(par, float)
+            return self._held(np.array(par, float))
         half = self._factor(par)
         for matrix in (self.frame, self.chart):
             half = half if matrix is None else np.linalg.solve(matrix, half)
-        return cholesky_psd(half @ half.T)[self._row, self._col]
+        return self._held(cholesky_psd(half @ half.T)[self._row, self._col])
 
     def to_standard(self, par: np.ndarray) -> np.ndarray:
         return self.canonical(par) if self.standard else self.Lambda(par)[self._row, self._col]

@@ -4,7 +4,7 @@ The data are read once, column by column; a pandas frame is only built when `Des
 """
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Sized
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -15,23 +15,25 @@ from ..errors import DataError, DesignError, RankWarning
 from ..formula.algebra import Term
 from ..formula.parse import Bar, Formula, parse
 from ..formula.syntax import Expr, Name, deparse
-from .columns import Column, Factor, align_levels, as_factor, as_numbers
+from .align import aligned, shown
+from .columns import Column, Factor, align_levels, as_factor, as_numbers, from_series
 from .evaluate import Evaluator
 from .frame import (
     NA_ACTIONS,
     ModelFrame,
     argument,
-    as_frame,
     complete_rows,
     frame_table,
     kept_variables,
     read_frame,
     total_offset,
+    used_columns,
 )
 from .grouping import grouping_factor
 from .matrix import Coding, make_coding
 from .random import CodedTerm, RandomTerm, lme4_order, make_terms
 from .rank import independent_columns
+from .table import as_frame
 
 _MOST_NAMES = 20  # of aliased columns in a warning
 
@@ -102,13 +104,14 @@ class Design:
         """R's model frame of the rows used: response first, then variables in order of appearance."""
         return frame_table(self.source, self.rows)
 
-    def with_response(self, y: np.ndarray) -> "Design":
-        """The same design with other values (n,) of the response, on its transformed scale."""
-        values = np.asarray(y, dtype=np.float64)
-        if values.shape != (self.n,):
-            raise DataError(f"the design has {self.n} rows; got a response of shape {values.shape}")
+    def with_response(self, y: object) -> "Design":
+        """The same design with other values of the response, on its transformed scale; rows as in `align`."""
+        values = as_numbers(from_series(self.align(y, "y"), "y"), "y, the new response,")
         if not np.isfinite(values).all():
-            raise DataError("the new response has missing or infinite values")
+            where = shown(self.index[int(np.argmin(np.isfinite(values)))])
+            raise DataError(
+                f"y, the new response, is missing or infinite in row {where}: give a number for each row"
+            )
         full = np.full(self.n_input, np.nan)
         full[slice(None) if self.rows is None else self.rows] = values
         response = next(iter(self.source.variables))
@@ -159,6 +162,20 @@ class Design:
         """
         return _new_rows(self, as_frame(data), terms, offset)
 
+    def align(self, values: object, what: str) -> pd.Series:
+        """Values for the rows used (n,), from values beside the data that the user handed in or beside those rows.
+
+        What has an index goes by its labels: those of the data (rows with missing values may be among them), or
+        those of the rows used. What has none goes by position among all rows or, by its length, the rows used.
+        `what` names the argument in messages. Raises DataError as `aligned` does.
+        """
+        if self.rows is None:
+            return aligned(values, self.index, what)
+        length = len(values) if isinstance(values, Sized) else None
+        if length == self.n:
+            return aligned(values, self.index, what)
+        return aligned(values, self.source.index, what).iloc[self.rows]
+
 
 @dataclass(frozen=True, slots=True)
 class NewRows:
@@ -203,10 +220,10 @@ def build(
     Warns RankWarning naming the columns of X that are aliased; they are dropped, as R does.
     Cost O(n (p^2 + sum k)) and no sort except of strings and of integers that are spread widely.
     """
-    data = as_frame(data)
     parsed = formula if isinstance(formula, Formula) else parse(formula)
     if na_action not in NA_ACTIONS:
         raise DataError(f"na_action is one of {', '.join(NA_ACTIONS)}, not {na_action!r}")
+    data = as_frame(data, None if parsed.has_dot else used_columns(parsed, weights, offset))
     if parsed.has_dot:
         parsed = parsed.expand_dot(data.columns)
     if parsed.response is None:
@@ -264,8 +281,8 @@ def _refuse_infinite(X: np.ndarray, names: Sequence[str], index: pd.Index, rows:
     if np.isfinite(X).all():
         return
     row, column = (int(v[0]) for v in np.nonzero(~np.isfinite(X)))
-    label = index[row if rows is None else rows[row]]
-    raise DataError(f"column {names[column]} is {X[row, column]} in row {label!r}: drop or correct such rows")
+    label = shown(index[row if rows is None else rows[row]])
+    raise DataError(f"column {names[column]} is {X[row, column]} in row {label}: drop or correct such rows")
 
 
 def _drop_aliased(
@@ -293,7 +310,7 @@ def _checked(design: Design) -> Design:
     for term in design.terms:
         if term.n_levels < 2:
             raise DesignError(
-                f"grouping factor {term.group} has one level ({term.levels[0]!r}) in the rows used; "
+                f"grouping factor {term.group} has one level ({term.labels[0]!r}) in the rows used; "
                 "a random effect needs at least two"
             )
         if not design.allow_saturated and term.n_levels >= n:
@@ -301,9 +318,9 @@ def _checked(design: Design) -> Design:
                 f"grouping factor {term.group} has {term.n_levels} levels for {n} rows: its effects cannot "
                 "be told from the residuals; it needs fewer levels than rows"
             )
-        if not design.allow_saturated and term.q >= n and term.structure == "us":
+        if not design.allow_saturated and term.q >= n and term.structure == "us" and term.n_present() >= n:
             raise DesignError(
-                f"the term ({' + '.join(term.effects)} | {term.group}) has {term.q} random effects for {n} "
+                f"the term ({' + '.join(term.effects)} | {term.group}) has {term.n_present()} random effects for {n} "
                 "rows: they cannot be told from the residuals; use fewer effects"
             )
     return design
@@ -370,10 +387,11 @@ def _new_block(
 def _new_codes(bar: Bar, term: RandomTerm, evaluator: Evaluator) -> tuple[np.ndarray, tuple[str, ...]]:
     factors = [as_factor(evaluator.column(name), name) for name in bar.factors]
     present = np.logical_and.reduce([f.codes >= 0 for f in factors])
-    group = grouping_factor([Factor(f.codes[present], f.levels) for f in factors])
-    position = {level: i for i, level in enumerate(term.levels.tolist())}
-    lookup = np.array([position.get(level, -1) for level in group.levels], dtype=np.intp)
+    found, levels = grouping_factor([Factor(f.codes[present], f.levels) for f in factors])
+    position = {key: i for i, key in enumerate(term.grouping.keys())}
+    found_keys = levels.keys()
+    lookup = np.array([position.get(key, -1) for key in found_keys], dtype=np.intp)
     codes = np.full(evaluator.n, -1, dtype=np.intp)
     if len(lookup):
-        codes[present] = lookup[group.codes]
-    return codes, tuple(level for level in group.levels if level not in position)
+        codes[present] = lookup[found]
+    return codes, tuple(levels.labels[lookup < 0].tolist())

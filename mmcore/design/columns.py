@@ -24,6 +24,8 @@ class Factor:
     ordered: bool = False
     logical: bool = False  # a logical vector: levels are always FALSE, TRUE
     contrasts: str | pd.DataFrame | None = None  # set by C(): overrides the default coding
+    values: np.ndarray | None = None  # (L,) object array: levels in the user's type; None where they are text
+    too_large: bool = False  # integers beyond 2^53, some missing: as numbers they would not be exact
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +38,7 @@ class Matrix:
 
 Column = np.ndarray | Factor | Matrix
 
+EXACT_INTEGERS = 2**53  # up to here float64 holds every integer
 _LONG = 5000
 _SMALL_RANGE = 4  # a lookup table over an integer range is used up to this many cells per row
 
@@ -63,9 +66,18 @@ def from_series(series: pd.Series, name: str) -> np.ndarray | Factor:
         if dtype.kind == "b":
             return logical(series.to_numpy())
     elif isinstance(dtype, pd.CategoricalDtype):
-        levels = level_labels(dtype.categories)
-        return Factor(series.array.codes.copy(), levels, bool(dtype.ordered))
+        return _from_categories(series, name)
     return _from_extension(series, name)
+
+
+def _from_categories(series: pd.Series, name: str) -> Factor:
+    categories = series.dtype.categories
+    levels = level_labels(categories)
+    if len(set(levels)) < len(levels):
+        twice = next(level for i, level in enumerate(levels) if level in levels[:i])
+        raise DataError(f"column {name!r} has two categories written {twice!r}: rename one of them")
+    values = None if all(type(v) is str for v in categories) else as_objects(categories)
+    return Factor(series.array.codes.copy(), levels, bool(series.dtype.ordered), values=values)
 
 
 def _from_extension(series: pd.Series, name: str) -> np.ndarray | Factor:
@@ -73,9 +85,9 @@ def _from_extension(series: pd.Series, name: str) -> np.ndarray | Factor:
     if pd.api.types.is_bool_dtype(dtype) and not _is_object(dtype):
         return logical(series.to_numpy(dtype=bool, na_value=False), series.isna().to_numpy())
     if pd.api.types.is_numeric_dtype(dtype) and not pd.api.types.is_complex_dtype(dtype):
-        if series.isna().any():
-            return series.to_numpy(dtype=np.float64, na_value=np.nan)
-        return series.to_numpy(dtype=np.int64 if pd.api.types.is_integer_dtype(dtype) else np.float64)
+        if pd.api.types.is_integer_dtype(dtype):
+            return _integers(series, name)
+        return series.to_numpy(dtype=np.float64, na_value=np.nan)
     if pd.api.types.is_string_dtype(dtype) and not _is_object(dtype):
         return _factorize(series)
     if isinstance(dtype, pd.DatetimeTZDtype):
@@ -97,14 +109,47 @@ def _from_objects(series: pd.Series, name: str) -> np.ndarray | Factor:
     kind = pd.api.types.infer_dtype(series, skipna=True)
     if kind in ("string", "empty"):
         return _factorize(series)
-    if kind in ("date", "datetime", "datetime64"):
+    if kind == "date":
+        return series.where(series.notna(), None).to_numpy(dtype="datetime64[D]")
+    if kind in ("datetime", "datetime64"):
         return pd.to_datetime(series).to_numpy()
-    if kind in ("integer", "floating", "mixed-integer-float", "decimal"):
-        return pd.to_numeric(series).to_numpy(dtype=np.float64, na_value=np.nan)
+    if kind == "integer":
+        return _integers(series, name)
+    if kind in ("floating", "mixed-integer-float", "decimal"):
+        return np.array([np.nan if v is None or v is pd.NA else float(v) for v in series])
     if kind == "boolean":
         missing = series.isna().to_numpy()
         return logical(np.where(missing, False, series.to_numpy()).astype(bool), missing)
     raise DataError(f"column {name!r} holds {kind} objects: convert it to numbers, strings or a Categorical")
+
+
+_TRUTH = np.array([False, True], dtype=object)
+
+
+def as_objects(values: np.ndarray | pd.Index) -> np.ndarray:
+    """(L,) object array of Python's own numbers, dates and times."""
+    return pd.Index(values).astype(object).to_numpy()
+
+
+def _integers(series: pd.Series, name: str) -> np.ndarray | Factor:
+    """Integers, of which some may be missing. Those that a float cannot hold become a Factor: see `_of_integers`."""
+    missing = series.isna().to_numpy()
+    present = series[~missing] if missing.any() else series
+    try:
+        exact = present.to_numpy(dtype=np.int64)
+    except (OverflowError, TypeError, ValueError):
+        raise DataError(
+            f"column {name!r} has integers beyond 64 bits: convert it to text if it names groups"
+        ) from None
+    if not missing.any():
+        return exact
+    if not len(exact) or max(abs(int(exact.min())), abs(int(exact.max()))) <= EXACT_INTEGERS:
+        values = np.full(len(series), np.nan)
+        values[~missing] = exact
+        return values
+    codes = np.full(len(series), -1, dtype=np.intp)
+    codes[~missing], uniques = sorted_codes(exact)
+    return Factor(codes, tuple(map(str, uniques.tolist())), values=as_objects(uniques), too_large=True)
 
 
 def logical(values: np.ndarray, missing: np.ndarray | None = None) -> Factor:
@@ -112,7 +157,7 @@ def logical(values: np.ndarray, missing: np.ndarray | None = None) -> Factor:
     codes = values.astype(np.int8)
     if missing is not None and missing.any():
         codes[missing] = -1
-    return Factor(codes, ("FALSE", "TRUE"), logical=True)
+    return Factor(codes, ("FALSE", "TRUE"), logical=True, values=_TRUTH)
 
 
 def as_factor(column: Column, name: str) -> Factor:
@@ -133,9 +178,9 @@ def _integer_factor(values: np.ndarray) -> Factor:
     if high < 2**62 and high - low < _SMALL_RANGE * len(values) + 1000:
         shifted = values.astype(np.intp) - low
         codes, used = compress(shifted, high - low + 1)
-        return Factor(codes, tuple(map(str, (used + low).tolist())))
+        return Factor(codes, tuple(map(str, (used + low).tolist())), values=as_objects(used + low))
     codes, uniques = sorted_codes(values)
-    return Factor(codes, tuple(map(str, uniques.tolist())))
+    return Factor(codes, tuple(map(str, uniques.tolist())), values=as_objects(uniques))
 
 
 def _float_factor(values: np.ndarray) -> Factor:
@@ -144,13 +189,23 @@ def _float_factor(values: np.ndarray) -> Factor:
     if len(set(labels)) < len(labels):  # R tells numbers apart by 15 digits
         distinct = {label: i for i, label in enumerate(dict.fromkeys(labels))}
         lookup = np.array([distinct[label] for label in labels] + [-1], dtype=np.intp)
-        return Factor(lookup[codes], tuple(distinct))
-    return Factor(codes, tuple(labels))
+        first = np.unique(lookup[:-1], return_index=True)[1]
+        return Factor(lookup[codes], tuple(distinct), values=_whole(uniques[first]))
+    return Factor(codes, tuple(labels), values=_whole(uniques))
+
+
+def _whole(values: np.ndarray) -> np.ndarray:
+    """Integers as such: a column of ids that has a missing value is one of floats."""
+    whole = len(values) and bool((values == np.rint(values)).all()) and bool((np.abs(values) < 1e15).all())
+    return as_objects(values.astype(np.int64) if whole else values)
 
 
 def _time_factor(values: np.ndarray) -> Factor:
     codes, uniques = sorted_codes(values)
-    return Factor(codes, level_labels(pd.Index(uniques)))
+    if uniques.dtype == np.dtype("datetime64[D]"):
+        dates = uniques.astype(object)
+        return Factor(codes, tuple(map(str, dates.tolist())), values=dates)
+    return Factor(codes, level_labels(pd.Index(uniques)), values=as_objects(uniques))
 
 
 def as_numbers(column: Column, label: str) -> np.ndarray:
@@ -158,6 +213,11 @@ def as_numbers(column: Column, label: str) -> np.ndarray:
     if isinstance(column, Factor):
         if column.logical:
             return np.where(column.codes < 0, np.nan, column.codes.astype(np.float64))
+        if column.too_large:
+            raise DataError(
+                f"{label} has missing values and integers beyond 2^53, which are not exact as numbers: subtract a "
+                "constant, or convert the column to floats"
+            )
         more = ", ..." if len(column.levels) > 5 else ""
         raise DataError(
             f"{label} must be numeric, but it is a factor with levels {', '.join(column.levels[:5])}{more}"
@@ -168,6 +228,13 @@ def as_numbers(column: Column, label: str) -> np.ndarray:
         return column.values[:, 0]
     if column.dtype.kind in "mM":
         raise DataError(f"{label} holds times: convert it to numbers, such as days since the first")
+    if column.dtype.kind in "iu" and len(column):
+        largest = max(abs(int(column.min())), abs(int(column.max())))
+        if largest > EXACT_INTEGERS and any(int(float(v)) != v for v in column.tolist()):
+            raise DataError(
+                f"{label} has integers up to {largest}, which are not exact as numbers (beyond 2^53): subtract a "
+                "constant, or convert the column to floats"
+            )
     return column.astype(np.float64, copy=False)
 
 
@@ -203,17 +270,19 @@ def drop_unused(factor: Factor) -> Factor:
         return factor
     lookup = np.append(np.cumsum(counts > 0) - 1, -1)
     levels = tuple(level for level, count in zip(factor.levels, counts.tolist(), strict=True) if count)
-    return Factor(lookup[factor.codes], levels, factor.ordered)
+    values = None if factor.values is None else factor.values[counts > 0]
+    return Factor(lookup[factor.codes], levels, factor.ordered, values=values, too_large=factor.too_large)
 
 
 def align_levels(factor: Factor, levels: tuple[str, ...]) -> Factor:
     """`factor` with `levels` first, in their order; levels not among them follow."""
     if factor.levels == levels:
         return factor
-    extra = tuple(level for level in factor.levels if level not in set(levels))
+    known = set(levels)
+    extra = tuple(level for level in factor.levels if level not in known)
     position = {level: i for i, level in enumerate(levels + extra)}
     lookup = np.array([position[level] for level in factor.levels] + [-1], dtype=np.intp)
-    return replace(factor, codes=lookup[factor.codes], levels=levels + extra)
+    return replace(factor, codes=lookup[factor.codes], levels=levels + extra, values=None)
 
 
 def _has_na(factor: Factor) -> bool:

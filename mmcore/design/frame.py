@@ -7,14 +7,16 @@ row.
 
 import warnings
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
-from ..errors import DataError, MixedModelWarning
-from ..formula.parse import Formula
+from ..errors import DataError, FormulaError, MixedModelWarning
+from ..formula.parse import Formula, column_names
 from ..formula.syntax import Name, deparse, parse_expression
+from .align import aligned, shown
 from .columns import Column, Factor, as_numbers, drop_unused, from_series, is_missing, take_rows, to_pandas
 from .evaluate import Evaluator
 
@@ -50,38 +52,40 @@ def read_frame(
             raise DataError(f"contrasts are given for {name!r}, which is not a variable of the formula")
     prior = argument(weights, data, "weights")
     if prior is not None and (prior < 0).any():
-        where = data.index[int(np.argmax(prior < 0))]
-        raise DataError(f"weights must not be negative: row {where!r} has {prior[prior < 0][0]:g}")
+        where = shown(data.index[int(np.argmax(prior < 0))])
+        raise DataError(f"weights must not be negative: row {where} has {prior[prior < 0][0]:g}")
     extra = argument(offset, data, "offset")
     total = total_offset(formula, variables, extra)
     for values, what in ((prior, "weights"), (total, "offset")):
         if values is not None and np.isinf(values).any():
-            where = data.index[int(np.argmax(np.isinf(values)))]
-            raise DataError(f"{what} is infinite in row {where!r}: drop or correct the row")
+            where = shown(data.index[int(np.argmax(np.isinf(values)))])
+            raise DataError(f"{what} is infinite in row {where}: drop or correct the row")
     names = tuple(v.id if isinstance(v, Name) else deparse(v) for v in formula.frame_variables)
     return ModelFrame(variables, names, prior, total, extra, evaluator.memory, contrasts, data.index)
 
 
-def as_frame(data: object) -> pd.DataFrame:
-    """`data` as a DataFrame: a mapping of columns is accepted too."""
-    if isinstance(data, pd.DataFrame):
-        return data
-    if isinstance(data, Mapping):
-        return pd.DataFrame(data)
-    raise DataError(f"data must be a pandas DataFrame or a mapping of columns, not {type(data).__name__}")
+def used_columns(formula: Formula, *arguments: object) -> set[str]:
+    """Columns that `formula` and arguments such as weights read, where these are names or expressions."""
+    found = set(formula.variables)
+    for text in arguments:
+        if isinstance(text, str):
+            found.add(text)
+            with suppress(FormulaError):
+                found.update(column_names(parse_expression(text)))
+    return found
 
 
 def argument(value: object, data: pd.DataFrame, what: str) -> np.ndarray | None:
-    """Weights or offset (n_input,) given as an array, a column name or an expression such as "log(t)"."""
+    """Weights or offset (n_input,) given row by row, as the name of a column or as an expression such as "log(t)".
+
+    Row by row: see `aligned`.
+    """
     if value is None:
         return None
     if isinstance(value, str):
         expr = Name(value) if value in data.columns else parse_expression(value)
         return as_numbers(Evaluator(data).variable(expr), f"{what} {value!r}")
-    series = value if isinstance(value, pd.Series) else pd.Series(np.asarray(value))
-    if len(series) != len(data):
-        raise DataError(f"{what} has {len(series)} values for {len(data)} rows of data")
-    return as_numbers(from_series(series, what), what)
+    return as_numbers(from_series(aligned(value, data.index, what), what), what)
 
 
 def total_offset(

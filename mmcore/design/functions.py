@@ -186,7 +186,7 @@ def _factor(ev: Reader, call: Call) -> Factor:
     args = ev.arguments(call, ("x", "levels", "labels", "ordered"))
     factor = as_factor(ev.variable(args["x"]), deparse(args["x"]))
     ordered = call.function == "ordered" or bool(ev.option(args.get("ordered"), factor.ordered, call))
-    factor = Factor(factor.codes, factor.levels, ordered)
+    factor = Factor(factor.codes, factor.levels, ordered, values=factor.values)
     if "levels" in args:
         factor = _with_levels(factor, _texts(ev, args["levels"], call))
     factor = _with_known_levels(ev, call, factor)
@@ -201,7 +201,9 @@ def _factor(ev: Reader, call: Call) -> Factor:
 def _with_levels(factor: Factor, levels: list[str]) -> Factor:
     position = {level: i for i, level in enumerate(levels)}
     lookup = np.array([position.get(level, -1) for level in factor.levels] + [-1], dtype=np.intp)
-    return Factor(lookup[factor.codes], tuple(levels), factor.ordered)
+    at = [factor.levels.index(level) if level in factor.levels else -1 for level in levels]
+    values = None if factor.values is None or -1 in at else factor.values[at]
+    return Factor(lookup[factor.codes], tuple(levels), factor.ordered, values=values)
 
 
 def _texts(ev: Reader, expr: Expr, call: Call) -> list[str]:
@@ -215,7 +217,9 @@ def _text(value: Value) -> str:
 
 def _as_factor(ev: Reader, call: Call) -> Factor:
     factor = as_factor(ev.variable(_only(call)), deparse(call.args[0]))
-    return _with_known_levels(ev, call, Factor(factor.codes, factor.levels, factor.ordered))
+    return _with_known_levels(
+        ev, call, Factor(factor.codes, factor.levels, factor.ordered, values=factor.values)
+    )
 
 
 def _with_known_levels(ev: Reader, call: Call, factor: Factor) -> Factor:

@@ -4,12 +4,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+import pandas as pd
 from scipy import sparse
 
 from ..formula.parse import Bar
 from ..formula.syntax import Name, deparse
 from .columns import Column, as_factor, drop_unused
-from .grouping import grouping_factor
+from .grouping import Levels, grouping_factor
 from .matrix import Coding, make_coding
 
 
@@ -18,7 +19,7 @@ class RandomTerm:
     """One random-effects term: row i has the effects `columns[i]` of level `codes[i]`."""
 
     group: str  # lme4's name of the factor: "Subject", "cask:batch"
-    levels: np.ndarray  # (L,) object array of str, R's level order, only levels that occur
+    grouping: Levels  # (L,) R's level order, only levels that occur
     codes: np.ndarray  # (n,) intp in 0..L-1
     effects: tuple[str, ...]  # (k,) R's column names of the left side
     columns: np.ndarray  # (n, k) float64, model matrix of the left side
@@ -26,9 +27,24 @@ class RandomTerm:
     homogeneous: bool  # one variance for all effects
 
     @property
+    def levels(self) -> np.ndarray:
+        """(L,) object array of the levels as the user had them: int, float, date, str; tuples for a group a:b."""
+        return self.grouping.values
+
+    @property
+    def labels(self) -> np.ndarray:
+        """(L,) object array of str: R's text of the levels, such as "b:a"."""
+        return self.grouping.labels
+
+    @property
+    def index(self) -> pd.Index:
+        """(L,) `levels` as an Index with the name of the group."""
+        return pd.Index(self.grouping.values.tolist(), name=self.group, tupleize_cols=False)
+
+    @property
     def n_levels(self) -> int:
         """L, the number of levels."""
-        return len(self.levels)
+        return len(self.grouping)
 
     @property
     def n_effects(self) -> int:
@@ -38,7 +54,12 @@ class RandomTerm:
     @property
     def q(self) -> int:
         """L k, the number of random effects of this term."""
-        return len(self.levels) * len(self.effects)
+        return len(self.grouping) * len(self.effects)
+
+    def n_present(self) -> int:
+        """Random effects whose column of Z is not zero: a factor's effect is absent from levels without it."""
+        there = [np.bincount(self.codes, column != 0, self.n_levels) > 0 for column in self.columns.T]
+        return int(np.sum(there))
 
     def Z(self) -> sparse.csr_array:
         """Columns of Z of this term (n, q): level after level, effects fastest."""
@@ -50,12 +71,12 @@ class RandomTerm:
 
     def take(self, rows: np.ndarray) -> "RandomTerm":
         """The term on a subset of the rows (positions), without the levels that no longer occur."""
-        codes, levels = self.codes[rows], self.levels
-        counts = np.bincount(codes, minlength=len(levels))
+        codes, grouping = self.codes[rows], self.grouping
+        counts = np.bincount(codes, minlength=len(grouping))
         if not counts.all():
             used = counts > 0
-            codes, levels = (np.cumsum(used) - 1)[codes], levels[used]
-        return replace(self, codes=codes, levels=levels, columns=self.columns[rows])
+            codes, grouping = (np.cumsum(used) - 1)[codes], grouping.take(used)
+        return replace(self, codes=codes, grouping=grouping, columns=self.columns[rows])
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +99,7 @@ def make_terms(
     variables: label -> column, unused levels dropped. known: (intercept, terms) -> coding and matrix of left
     sides that exist already. Factors of a left side always get default contrasts, as in lme4.
     """
-    groups: dict[tuple[str, ...], tuple[np.ndarray, np.ndarray]] = {}
+    groups: dict[tuple[str, ...], tuple[np.ndarray, Levels]] = {}
     sides = dict(known)
     made = []
     for bar in bars:
@@ -101,11 +122,8 @@ def lme4_order(terms: tuple[CodedTerm, ...]) -> tuple[CodedTerm, ...]:
     return tuple(sorted(terms, key=lambda item: item.term.n_levels)[::-1])
 
 
-def _group(factors: tuple[str, ...], variables: Mapping[str, Column]) -> tuple[np.ndarray, np.ndarray]:
-    made = grouping_factor([as_factor(variables[deparse(Name(name))], name) for name in factors])
-    levels = np.empty(len(made.levels), dtype=object)
-    levels[:] = made.levels
-    return made.codes.astype(np.intp, copy=False), levels
+def _group(factors: tuple[str, ...], variables: Mapping[str, Column]) -> tuple[np.ndarray, Levels]:
+    return grouping_factor([as_factor(variables[deparse(Name(name))], name) for name in factors])
 
 
 def _left_side(bar: Bar, variables: Mapping[str, Column], n: int) -> tuple[Coding, np.ndarray]:
@@ -119,9 +137,7 @@ def _left_side(bar: Bar, variables: Mapping[str, Column], n: int) -> tuple[Codin
     return coding, coding.matrix(used, n)
 
 
-def _random_term(
-    bar: Bar, group: tuple[np.ndarray, np.ndarray], side: tuple[Coding, np.ndarray]
-) -> RandomTerm:
+def _random_term(bar: Bar, group: tuple[np.ndarray, Levels], side: tuple[Coding, np.ndarray]) -> RandomTerm:
     codes, levels = group
     coding, columns = side
     structure = bar.structure if len(coding.names) > 1 else "us"

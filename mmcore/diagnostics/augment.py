@@ -20,7 +20,7 @@ from .leverage import checked_types, row_leverage
 from .refitted import measure
 from .residuals.residuals import check_standardize, ls_name, ls_values, resid_marginal, row_fits
 from .residuals.separate import separate_fits
-from .units import Units, check_level, level_codes, level_index, pad, units
+from .units import Units, check_level, level_codes, pad, units
 
 __all__ = ["hlm_augment", "hlm_influence", "hlm_resid", "model_frame", "side_by_side"]
 
@@ -207,7 +207,7 @@ def _modes(fit: Fit, group: str) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     for term, b, cov in zip(fit.design.terms, fit.b, fit.condvar.values(), strict=True):
         if term.group != group:
             continue
-        order = level_index(term.levels, group).get_indexer(labels)
+        order = term.index.get_indexer(labels)
         for k, effect in enumerate(term.effects):
             out[effect] = b[order, k], np.sqrt(cov[order, k, k])
     return out

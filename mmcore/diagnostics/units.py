@@ -13,7 +13,7 @@ from ..errors import DataError
 from ..results.fit import Fit
 from .sets import is_list_of_sets, rows_of
 
-__all__ = ["Units", "by_row", "check_level", "groups_of", "level_codes", "level_index", "pad", "units"]
+__all__ = ["Units", "by_row", "check_level", "groups_of", "level_codes", "pad", "units"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,12 +96,7 @@ def level_codes(fit: Fit, level: Hashable) -> tuple[pd.Index, np.ndarray]:
     order = present[np.argsort(first)]
     position = np.empty(len(term.levels), dtype=np.intp)
     position[order] = np.arange(len(order))
-    return level_index([term.levels[i] for i in order], str(level)), position[term.codes]
-
-
-def level_index(levels: Iterable[Hashable], group: str) -> pd.Index:
-    """Labels of levels as the data have them: integers stay integers, levels of ``a:b`` are tuples."""
-    return pd.Index(list(levels), name=group, tupleize_cols=False)
+    return term.index[order], position[term.codes]
 
 
 def units(fit: Fit, level: Hashable = 1, delete: Any = None) -> Units:

@@ -21,7 +21,7 @@ from ..errors import FitError, MixedModelWarning, UnsupportedError
 from ..families.counts import NegativeBinomial
 from ..families.family import Family
 from ..kernels import Factor
-from ..lmm.fit import NO_WEIGHT, checked_response, fit_design, fit_design_at
+from ..lmm.fit import NO_WEIGHT, fit_design, fit_design_at
 from ..optimize.control import Control, OptInfo, Status
 from ..results.fit import RESIDUALS, Fit, Kind, LinearEstimates, per_term, readonly
 from ..results.verbs import PredictiveFit
@@ -401,7 +401,7 @@ class GeneralizedFit(PredictiveFit):
 
     def refit(self, y: Any) -> GeneralizedFit:
         """The same model for another response, rows in the order of this fit; a negative binomial size is kept."""
-        design = self.design.with_response(checked_response(self.design, y))
+        design = self.design.with_response(y)
         return fit_generalized(design, self.family, nagq=self.solution.nagq, quiet=True)
 
     @property

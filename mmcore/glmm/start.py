@@ -10,6 +10,7 @@ import numpy as np
 from ..covariance.blocks import BlockCovariance
 from ..errors import DataError
 from ..families.family import Conditional, Working
+from ..kernels.identified import linked_effects, present_in
 from ..lmm.fit import checked_theta
 from .irls import irls
 from .problem import START_RANGE, Problem
@@ -30,7 +31,8 @@ def start_point(
         if not np.isfinite(at.D):
             raise DataError(f"the given start has means outside the domain of {conditional.family.label()}")
     charts = _charts(setup, conditional, at)
-    covariance = setup.covariance.charted(charts)
+    linked = [linked_effects(present_in(block)) for block in setup.blocks]
+    covariance = setup.covariance.charted(charts).separated(linked)
     if theta is None:
         par = _scaled_start(covariance, _moments(setup, conditional, at, charts))
     else:

@@ -9,6 +9,7 @@ from ..design.build import Design
 from ..errors import DataError, DesignError
 from ..kernels import kernel_for
 from ..kernels.criterion import Criterion
+from ..kernels.identified import linked_effects, present
 from ..kernels.products import CrossProducts, cross_products
 from ..kernels.profile import Likelihood
 from .start import start_covariance
@@ -20,7 +21,8 @@ EXACT = 16 * np.finfo(float).eps  # relative residual that is rounding of the re
 
 def charted(criterion: Criterion) -> tuple[Criterion, np.ndarray]:
     """The criterion in the coordinates of its products, and parameters to start from."""
-    work = Criterion(criterion.kernel, criterion.covariance.charted(), criterion.like)
+    linked = [linked_effects(present(gram)) for gram in criterion.kernel.level_grams()]
+    work = Criterion(criterion.kernel, criterion.covariance.charted().separated(linked), criterion.like)
     return work, work.covariance.start(start_covariance(criterion.kernel, criterion.like.sigma))
 
 

@@ -5,24 +5,32 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar
 
 import numpy as np
-import pandas as pd
 
 from ..covariance.blocks import BlockCovariance
 from ..design.build import Design, build
-from ..errors import ConvergenceWarning, DataError, FitError, SingularWarning, UnsupportedError
+from ..errors import (
+    ConvergenceWarning,
+    DataError,
+    FitError,
+    IdentificationWarning,
+    SingularWarning,
+    UnsupportedError,
+)
 from ..kernels.criterion import Criterion
 from ..kernels.products import CrossProducts
 from ..kernels.profile import Likelihood, Profile
 from ..optimize.control import Control, OptInfo, Status
 from ..optimize.newton import Optimum, minimize
+from ..results.coefficients import Ddf, usual_ddf
 from ..results.fit import Fit, Kind, LinearEstimates, readonly
 from ..results.groups import ResidualGroups
 from ..results.update import changed_arguments
 from ..results.verbs import PredictiveFit
 from .criterion import charted, criterion_for
+from .identified import not_identified
 from .text import summary_text
 from .varident import fit_varident, residual_groups
 
@@ -62,18 +70,22 @@ class LinearMixedFit(LinearEstimates, PredictiveFit):
         ratios = 0 if self.residual is None else len(self.residual.levels) - 1
         return super().df + ratios
 
-    def summary(self) -> str:
-        """Text in the layout of lme4's summary()."""
-        return summary_text(self)
+    def summary(self, ddf: Ddf | Literal["default"] = "default") -> str:
+        """Text in the layout of lme4's summary().
+
+        ``ddf``: degrees of freedom of the t tests, ``"satterthwaite"`` (as lmerTest; the default of a fit that
+        converged) or ``"kenward-roger"``; None for no tests.
+        """
+        return summary_text(self, usual_ddf(self) if ddf == "default" else ddf)
 
     def fit_to(self, design: Design) -> LinearMixedFit:
         """The same model of another design with the same terms, started from this theta."""
         return fit_design(design, reml=self.reml, start=self.theta.to_numpy(), sigma=self.state.like.sigma)
 
     def refit(self, y: Sequence[float] | np.ndarray) -> LinearMixedFit:
-        """The same model for another response (rows in the order of this fit)."""
+        """The same model for another response: a Series goes by its labels, an array by position."""
         self.require_rows("refit")
-        design = self.design.with_response(checked_response(self.design, y))
+        design = self.design.with_response(y)
         return fit_design(design, reml=self.reml, sigma=self.state.like.sigma)
 
     def update(self, formula: str | None = None, data: Any = None, **changes: Any) -> LinearMixedFit:
@@ -221,24 +233,14 @@ def checked_theta(theta: Any, covariance: BlockCovariance) -> np.ndarray:
     return values
 
 
-def checked_response(design: Design, y: Any) -> np.ndarray:
-    """Another response as (n,) numbers: a Series by its labels where it has those of the fit, else by position."""
-    values = y.reindex(design.index) if isinstance(y, pd.Series) and set(y.index) == set(design.index) else y
-    try:
-        values = np.asarray(values, float)
-    except (TypeError, ValueError):
-        raise DataError("refit needs numbers as the response") from None
-    if values.shape != (design.n,):
-        raise DataError(f"refit needs {design.n} values of the response, got shape {values.shape}")
-    return values
-
-
 def warned(fit: FitT, stacklevel: int = 3) -> FitT:
     """The fit, after saying what is wrong with it."""
     if not fit.converged:
         warnings.warn(ConvergenceWarning(fit.status.value), stacklevel=stacklevel)
     elif fit.is_singular:
         warnings.warn(singular_warning(fit), stacklevel=stacklevel)
+    for message in not_identified(fit.criterion_fn, fit.design.terms):
+        warnings.warn(IdentificationWarning(message), stacklevel=stacklevel)
     return fit
 
 

@@ -25,6 +25,7 @@ from ..design.columns import Factor, as_factor, as_numbers, from_series
 from ..design.evaluate import Evaluator
 from ..design.grouping import grouping_factor
 from ..design.random import RandomTerm
+from ..design.table import as_frame, is_table
 from ..errors import DataError, DesignError, UnsupportedError
 from ..formula.parse import Formula, parse
 from ..kernels.products import CrossProducts, cross_products
@@ -57,14 +58,11 @@ class Cells:
 
 def is_chunked(data: Any) -> bool:
     """Whether data come in partitions: a Parquet path, a Dask DataFrame, a callable or an iterable of frames."""
-    if isinstance(data, pd.DataFrame | Mapping):
+    if hasattr(data, "to_delayed"):
+        return True
+    if isinstance(data, Mapping) or is_table(data):
         return False
-    return (
-        isinstance(data, str | Path)
-        or callable(data)
-        or hasattr(data, "to_delayed")
-        or isinstance(data, Iterable)
-    )
+    return isinstance(data, str | Path) or callable(data) or isinstance(data, Iterable)
 
 
 def read_chunks(source: Any, columns: Sequence[str]) -> Frames:
@@ -75,29 +73,41 @@ def read_chunks(source: Any, columns: Sequence[str]) -> Frames:
     if isinstance(source, str | Path):
         return _parquet(Path(source), columns)
     if callable(source):
-        return lambda: iter(source())
+        return lambda: (as_frame(part) if is_table(part) else part for part in source())
     if isinstance(source, Iterator):
         raise DataError("partitions are read twice, which a generator cannot give: pass a list or a function")
-    return lambda: iter(source)
+    return lambda: (as_frame(part) if is_table(part) else part for part in source)
 
 
 def _parquet(path: Path, columns: Sequence[str]) -> Frames:
     if not path.exists():
         raise DataError(f"there is no file {str(path)!r}")
     try:
-        from pyarrow import parquet
+        import pyarrow.parquet  # noqa: F401
     except ImportError:
         raise UnsupportedError(
             "reading a Parquet file needs pyarrow: pip install 'mmparity[parquet]'"
         ) from None
 
     def frames() -> Iterator[pd.DataFrame]:
-        file = parquet.ParquetFile(path)
+        file = _opened(path)
         wanted = [c for c in columns if c in file.schema_arrow.names]
         for batch in file.iter_batches(batch_size=BATCH_ROWS, columns=wanted):
             yield batch.to_pandas()
 
     return frames
+
+
+def _opened(path: Path) -> Any:
+    from pyarrow import ArrowException, parquet
+
+    try:
+        return parquet.ParquetFile(path)
+    except (ArrowException, OSError) as error:
+        raise DataError(
+            f"{str(path)!r} is not a Parquet file, the only kind that is read in parts: read it first, as with "
+            "pandas.read_csv, and pass the frame"
+        ) from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +117,7 @@ class _Plan:
     formula: Formula
     template: Design  # of a sample of rows: coding of the fixed part and of the effects
     levels: dict[str, tuple[str, ...]]  # factor column -> all its levels, in R's order
+    values: dict[str, np.ndarray]  # grouping column -> its levels in the user's type
     dtypes: dict[str, Any]  # factor column -> the dtype that gives every partition the same levels
     groups: tuple[tuple[str, ...], ...]  # columns of each distinct grouping factor
     weights: str | None
@@ -157,14 +168,14 @@ def _reduce(plan: _Plan, source: Any, frames: Frames, dask: bool) -> Cells:
 
 def _plan(formula: Formula, frames: Frames, weights: str | None, offset: str | None, contrasts: Any) -> _Plan:
     grouping = {name for bar in formula.bars for name in bar.factors}
-    seen: dict[str, dict[str, None]] = {}
+    seen: dict[str, dict[str, Any]] = {}  # column -> level as text -> as the user has it
     ordered: dict[str, bool] = {}
     sorted_levels: set[str] = set()
     sample: list[pd.DataFrame] = []
     rows = 0
     for part in frames():
         if not isinstance(part, pd.DataFrame):
-            raise DataError(f"a partition is a {type(part).__name__}, not a DataFrame")
+            raise DataError(f"a partition is a {type(part).__name__}, not a frame")
         new = pd.Series(False, index=range(len(part)))
         for name in formula.variables:
             if name not in part.columns:
@@ -179,7 +190,10 @@ def _plan(formula: Formula, frames: Frames, weights: str | None, offset: str | N
                 ordered[name] = factor.ordered
                 known = seen.setdefault(name, {})
                 fresh = [level for level in factor.levels if level not in known]
-                known.update(dict.fromkeys(fresh))
+                typed = factor.levels if factor.values is None else factor.values.tolist()
+                known.update(
+                    {level: v for level, v in zip(factor.levels, typed, strict=True) if level in fresh}
+                )
                 if fresh and name not in grouping:  # the coding must have seen a row of every fixed level
                     wanted = np.isin(factor.codes, [factor.levels.index(level) for level in fresh])
                     new |= wanted
@@ -190,10 +204,17 @@ def _plan(formula: Formula, frames: Frames, weights: str | None, offset: str | N
     if not rows:
         raise DataError("there are no partitions, or they have no rows")
     levels = {name: _ordered(list(found), name in sorted_levels) for name, found in seen.items()}
+    values = {name: _objects([seen[name][level] for level in found]) for name, found in levels.items()}
     dtypes = {name: pd.CategoricalDtype(found, ordered=ordered[name]) for name, found in levels.items()}
     return _with_template(
-        formula, pd.concat(sample, ignore_index=True), levels, dtypes, weights, offset, contrasts
+        formula, pd.concat(sample, ignore_index=True), levels, values, dtypes, weights, offset, contrasts
     )
+
+
+def _objects(items: list[Any]) -> np.ndarray:
+    out = np.empty(len(items), dtype=object)
+    out[:] = items
+    return out
 
 
 def _ordered(levels: list[str], by_value: bool) -> tuple[str, ...]:
@@ -207,8 +228,8 @@ def _ordered(levels: list[str], by_value: bool) -> tuple[str, ...]:
 
 
 def _with_template(
-    formula: Formula, sample: pd.DataFrame, levels: dict[str, tuple[str, ...]], dtypes: dict[str, Any],
-    weights: str | None, offset: str | None, contrasts: Any,
+    formula: Formula, sample: pd.DataFrame, levels: dict[str, tuple[str, ...]],
+    values: dict[str, np.ndarray], dtypes: dict[str, Any], weights: str | None, offset: str | None, contrasts: Any,
 ) -> _Plan:  # fmt: skip
     frame = _typed(sample, dtypes)
     template = build(formula, frame, offset=offset, contrasts=contrasts, allow_saturated=True)
@@ -227,6 +248,7 @@ def _with_template(
         formula,
         template,
         levels,
+        values,
         dtypes,
         groups,
         weights,
@@ -356,6 +378,7 @@ def _term(
     columns: np.ndarray,
 ) -> RandomTerm:
     factors = plan.template.bars[t].factors
-    group = grouping_factor([Factor(digits[name], plan.levels[name]) for name in factors])
-    levels = np.array(group.levels, dtype=object)
-    return replace(term, levels=levels, codes=group.codes.astype(np.intp)[cell], columns=columns)
+    codes, levels = grouping_factor(
+        [Factor(digits[name], plan.levels[name], values=plan.values[name]) for name in factors]
+    )
+    return replace(term, grouping=levels, codes=codes[cell], columns=columns)

@@ -74,6 +74,8 @@ def _correlations(gram: np.ndarray, e: np.ndarray, relative: np.ndarray, noise: 
             over = (w @ (gram[a, a] * gram[b, b] + np.square(gram[a, b]))) * (
                 relative[a] * relative[b]
             ) ** 0.5
+            if over == 0.0:  # no level has both effects: the data say nothing about their correlation
+                continue
             R[a, b] = R[b, a] = (w @ (e[a] * e[b] / noise - known)) / over
     limit = MOST_CORRELATED / max(1.0, K - 1.0)  # keeps R positive definite
     return np.where(np.eye(K) > 0, 1.0, np.clip(R, -limit, limit))

@@ -18,6 +18,7 @@ import scipy.optimize
 
 from ..design.build import Design
 from ..design.columns import as_factor, from_series
+from ..design.table import as_frame
 from ..errors import DataError, FitError, FormulaError
 from ..kernels.whitened import whitened_rows
 from ..results.groups import ResidualGroups
@@ -39,6 +40,7 @@ def residual_groups(text: str, data: Any, design: Design) -> ResidualGroups:
             "a residual structure is written varident(g), with g a column of the data", text, 0
         )
     name = match["quoted"] or match["plain"]
+    data = as_frame(data, None)
     if name not in data.columns:
         raise DataError(
             f"residual={text!r}: the data have no column {name!r}; columns: {', '.join(map(str, data.columns))}"

@@ -148,7 +148,7 @@ def _free(par: np.ndarray, g: np.ndarray, bounds: tuple[np.ndarray, np.ndarray] 
     """Mask of the parameters that may move: not at a limit with the gradient pushing outwards. None: all."""
     if bounds is None:
         return None
-    held = ((par <= bounds[0]) & (g > 0)) | ((par >= bounds[1]) & (g < 0))
+    held = ((par <= bounds[0]) & (g > 0)) | ((par >= bounds[1]) & (g < 0)) | (bounds[0] == bounds[1])
     return ~held if held.any() else None
 
 

@@ -180,7 +180,9 @@ def _within(x: np.ndarray, box: Box) -> np.ndarray:
 
 def _held(x: np.ndarray, g: np.ndarray, box: Box) -> np.ndarray | None:
     """Mask of the coordinates that a bound holds."""
-    return None if box is None else ((x <= box[0]) & (g > 0)) | ((x >= box[1]) & (g < 0))
+    if box is None:
+        return None
+    return ((x <= box[0]) & (g > 0)) | ((x >= box[1]) & (g < 0)) | (box[0] == box[1])
 
 
 def _step(B: np.ndarray, g: np.ndarray, held: np.ndarray | None) -> tuple[np.ndarray, float]:
@@ -270,7 +272,10 @@ def _box(objective: Objective[PointT]) -> Box:
 
 
 def _at_bound(objective: Objective[PointT], x: np.ndarray, box: Box) -> bool:
-    return box is not None and bool(((x <= box[0]) | (x >= box[1]))[objective.p :].any())
+    if box is None:
+        return False
+    free = box[0] < box[1]  # equal limits hold what is not in the likelihood: no boundary
+    return bool((free & ((x <= box[0]) | (x >= box[1])))[objective.p :].any())
 
 
 def _small_scales(objective: Objective[PointT], x: np.ndarray, limit: float) -> np.ndarray:

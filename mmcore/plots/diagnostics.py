@@ -331,7 +331,7 @@ def plot_ranef(
     ax.hlines(y, x - half, x + half, color=np.where(away, ORANGE, BLUE), lw=1.2)
     ax.scatter(x, y, s=14, color=np.where(away, ORANGE, BLUE), zorder=3)
     if len(x) <= 60:
-        ax.set_yticks(y, [str(v) for v in term.levels[order]], fontsize=8)
+        ax.set_yticks(y, [str(v) for v in term.labels[order]], fontsize=8)
     else:
         ax.set_yticks([])
     return _finish(ax, f"{names[k]} by {level}", "conditional mode and 95 % interval", "")

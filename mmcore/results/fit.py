@@ -273,7 +273,7 @@ class Fit:
         """Conditional modes by grouping factor: levels x effects."""
         frames: dict[str, pd.DataFrame] = {}
         for t, b in zip(self.design.terms, self.b, strict=True):
-            part = pd.DataFrame(b, index=list(t.levels), columns=list(t.effects))
+            part = pd.DataFrame(b, index=t.index, columns=list(t.effects))
             frames[t.group] = pd.concat([frames[t.group], part], axis=1) if t.group in frames else part
         return frames
 

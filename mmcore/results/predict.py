@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ..design.table import as_frame
 from ..errors import DataError, FormulaError, UnsupportedError
 from ..formula.parse import parse
 from .fit import Fit
@@ -134,7 +135,7 @@ def _training_rows(fit: Fit, wanted: Sequence[tuple[int, np.ndarray]]) -> _Rows:
 
 
 def _new_rows(fit: Fit, newdata: Any, wanted: Sequence[tuple[int, np.ndarray]], offset: Any) -> _Rows:
-    data = newdata if isinstance(newdata, pd.DataFrame) else pd.DataFrame(newdata)
+    data = as_frame(newdata)
     terms = tuple(t for t, _ in wanted)
     found = fit.design.new(data, terms=terms, offset=offset)
     missing = np.isnan(found.X).any(axis=1)

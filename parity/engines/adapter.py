@@ -133,7 +133,7 @@ def values(design: Design, found: Estimates) -> dict[str, Value]:
     }  # fmt: skip
     if found.modes is not None:
         parts = [
-            ([f"{t.group}|{level}|{effect}" for level in t.levels for effect in t.effects], np.ravel(b))
+            ([f"{t.group}|{level}|{effect}" for level in t.labels for effect in t.effects], np.ravel(b))
             for t, b in zip(design.terms, found.modes, strict=True)
         ]
         out["ranef"] = _joined(parts)

@@ -114,7 +114,7 @@ class Dense:
         """Positions of the rows of each "group|level"."""
         out: dict[str, list[int]] = {}
         for term in self.at.data.design.terms:
-            for level, label in enumerate(term.levels):
+            for level, label in enumerate(term.labels):
                 out[f"{term.group}|{label}"] = [i for i, code in enumerate(term.codes) if code == level]
         return out
 
@@ -343,7 +343,7 @@ def _conditional_variances(dense: Dense) -> Labelled:
 def _ranef(dense: Dense) -> Labelled:
     labels, values = [], []
     for term, chart in zip(dense.at.data.design.terms, dense.at.charts, strict=True):
-        for level, label in enumerate(term.levels):
+        for level, label in enumerate(term.labels):
             labels += [f"{term.group}|{label}|{effect}" for effect in term.effects]
             values += [dense.b[i, 0] for i in chart.rows(level)]
     return labels, values
@@ -355,7 +355,7 @@ def _condvar(dense: Dense) -> Labelled:
     full = symmetric((at.Sigma - at.Sigma * at.T * at.Sigma) * at.sigma2)
     labels, values = [], []
     for term, chart in zip(at.data.design.terms, at.charts, strict=True):
-        for level, label in enumerate(term.levels):
+        for level, label in enumerate(term.labels):
             rows = chart.rows(level)
             labels += [f"{term.group}|{label}|{pair}" for pair in _pairs(term.effects)]
             values += [full[a, b] for a in rows for b in rows]

@@ -33,7 +33,7 @@ def deviations(data: Products) -> list[Deviation]:
             own = [fit[names.index(effect)] for fit in fits]
             means = [_mean([b for b, other in zip(own, parents, strict=True) if other == p]) for p in parents]
             out += [
-                (term.group, term.levels[level], effect, b - mean)
+                (term.group, term.labels[level], effect, b - mean)
                 for level, b, mean in zip(present, own, means, strict=True)
             ]
     return out

@@ -135,7 +135,7 @@ def test_what_needs_rows_says_so():
         ("y ~ x + (1 | g)", (p for p in []), mm.DataError, "generator"),
         ("y ~ x + (1 | g)", [], mm.DataError, "no partitions"),
         ("y ~ x + (1 | g)", "nowhere.parquet", mm.DataError, "no file"),
-        ("y ~ x + (1 | g)", [3], mm.DataError, "not a DataFrame"),
+        ("y ~ x + (1 | g)", [3], mm.DataError, "a partition is a int"),
         ("y ~ nothing + (1 | g)", [frame()], mm.DataError, "'nothing'"),
         ("y ~ poly(x, 2) + (1 | g)", [frame()], mm.UnsupportedError, "depend on all rows"),
         ("y ~ . + (1 | g)", [frame()], mm.UnsupportedError, "'.'"),

@@ -266,7 +266,7 @@ def test_groups_of_every_type_are_the_same_groups(frame, values):
 
 def test_two_levels(frame):
     fit = mm.lmer("y ~ x + (1 | k)", frame.assign(k=frame.x > 0))
-    assert fit.ngroups == {"k": 2} and list(fit.ranef["k"].index) == ["FALSE", "TRUE"]
+    assert fit.ngroups == {"k": 2} and list(fit.ranef["k"].index) == [False, True]
     assert_allclose(
         fit.criterion, dense_criterion(fit.design, [L @ L.T for L in fit.Lambda], True), rtol=1e-11
     )

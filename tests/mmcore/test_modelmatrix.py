@@ -51,7 +51,7 @@ def test_design_is_the_one_r_makes(case):
         assert design.offset is None
     else:
         assert_allclose(design.offset, case["offset"], **EXACT)
-    assert [(t.group, list(t.effects), list(t.levels), t.codes.tolist()) for t in design.terms] == [
+    assert [(t.group, list(t.effects), list(t.labels), t.codes.tolist()) for t in design.terms] == [
         (t["group"], t["effects"], t["levels"], t["codes"]) for t in case["terms"]
     ]
     for term, recorded in zip(design.terms, case["terms"], strict=True):

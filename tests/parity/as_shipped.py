@@ -11,6 +11,7 @@ from dataclasses import replace
 import numpy as np
 
 import mmcore as mm
+from mmcore.design.grouping import level_text
 from parity.engines.mmcore.engine import MmcoreEngine
 from parity.schema.case import frame
 from parity.schema.results import Missing, Value
@@ -57,7 +58,7 @@ def rows(fit, values):
 def levels(fit, by_group):
     """`by_group(labels in order of appearance, group)` for every factor."""
     groups = dict.fromkeys(t.group for t in fit.design.terms)
-    parts = [(f"{g}|{x}", v) for g in groups for x, v in by_group(g).items()]
+    parts = [(f"{g}|{level_text(x)}", v) for g in groups for x, v in by_group(g).items()]
     return Value(tuple(label for label, _ in parts), np.array([v for _, v in parts]))
 
 
@@ -138,10 +139,10 @@ def refitted_by_reml(fit):
         case = mm.case_delete(other, group)
         d = fit.beta - case.fixef.to_numpy()
         cooks |= {
-            f"{group}|{x}": v @ np.linalg.solve(C, v) / p for x, v in zip(case.fixef.index, d, strict=True)
+            f"{group}|{level_text(x)}": v @ np.linalg.solve(C, v) / p for x, v in zip(case.fixef.index, d, strict=True)
         }
         table = case.varcomp / full - 1
-        rvc |= {f"{group}|{x}|{c}": table.loc[x, c] for x in table.index for c in table.columns}
+        rvc |= {f"{group}|{level_text(x)}|{c}": row[c] for x, row in table.iterrows() for c in table.columns}
     return {
         "rvc_group": Value(tuple(rvc), np.array(list(rvc.values()))),
         "cooks_distance_refit_group": Value(tuple(cooks), np.array(list(cooks.values()))),
@@ -158,12 +159,12 @@ def zeros_dropped(fit):
     out = {}
     for group in dict.fromkeys(t.group for t in fit.design.terms):
         table = mm.case_delete(fit, group).varcomp
-        for unit in table.index:
-            left = table.loc[unit].to_numpy()
+        for unit, row in table.iterrows():
+            left = row.to_numpy()
             left = left[left > 1e-10]
             recycled = np.resize(left, len(full))
             out |= {
-                f"{group}|{unit}|{c}": v
+                f"{group}|{level_text(unit)}|{c}": v
                 for c, v in zip(full.index, recycled / full.to_numpy() - 1, strict=True)
             }
     return {"rvc_group": Value(tuple(out), np.array(list(out.values())))}
@@ -207,7 +208,7 @@ def one_coefficient_unscaled(fit):
     group = fit.design.terms[0].group
     if size != 1:
         return {"ranef_ls_std": Missing("undefined", "non-conformable arguments")}
-    labels = tuple(f"{group}|{x}|(Intercept)" for x in table.index)
+    labels = tuple(f"{group}|{level_text(x)}|(Intercept)" for x in table.index)
     return {"ranef_ls_std": Value(labels, deviations.to_numpy())}
 
 
@@ -233,4 +234,4 @@ def first_level_for_all(fit):
     D = fit.sigma**2 * fit.Lambda[0] @ fit.Lambda[0].T
     shipped = b / np.sqrt(np.diag(D - cov[0]))
     right = b / np.sqrt(np.diag(D) - np.diagonal(cov, axis1=1, axis2=2))
-    return term.levels, shipped, right
+    return term.labels, shipped, right

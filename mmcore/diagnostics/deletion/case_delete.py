@@ -17,13 +17,13 @@ from ...kernels.one_factor import OneFactor
 from ...lmm.lm import is_lm
 from ...results.argument import of_fit
 from ...results.fit import Fit
+from ...results.progress import Progress, spread
 from ...results.workspace import need_fixed
 from ..refitted import Refitted, measure
 from ..units import Units, groups_of, pad, units
 from ..varcomp import component_names, components, full_components
 from .batched import batched_refits, can_batch
 from .expansion import TOLERANCE, can_expand, expanded_refits
-from .progress import Progress, spread
 from .refit import Refits, refit_sets, stack
 
 __all__ = ["CaseDeletion", "LmeInfluence", "case_delete", "influence", "rvc"]
@@ -347,7 +347,7 @@ def _lost_levels(fit: Fit, u: Units) -> np.ndarray:
         gone = np.flatnonzero(whole & (owner >= 0))
         if not (group == u.level and u.codes is not None):
             for k in gone:
-                out[owner[k]] = _with_level(out[owner[k]], group, str(term.levels[k]))
+                out[owner[k]] = _with_level(out[owner[k]], group, str(term.labels[k]))
         left = len(term.levels) - np.bincount(owner[gone], minlength=len(u))
         for lone in np.flatnonzero(left < 2):
             out[lone] = (f"{out[lone]}; " if out[lone] else "") + f"{group} has one level left"

@@ -15,7 +15,7 @@ from ...errors import DataError, DesignError, UnsupportedError
 from ...results.argument import of_fit
 from ...results.fit import Fit
 from ...results.workspace import need_gaussian
-from ..units import check_level, level_codes, level_index
+from ..units import check_level, level_codes
 from .separate import SeparateFits, separate_fits
 
 __all__ = ["LmList", "compare_eb_ls", "lm_list"]
@@ -110,7 +110,7 @@ def _of_fit(fit: Fit, group: str | None) -> LmList:
     check_level(fit, level)
     term = next(t for t in fit.design.terms if t.group == level)
     fits = separate_fits(fit.design, term.codes, len(term.levels))
-    return LmList(fits, level_index(term.levels, str(level)), fit.design.x_names)
+    return LmList(fits, term.index, fit.design.x_names)
 
 
 def _fit_groups(design: Design, group: pd.Series) -> LmList:
@@ -118,7 +118,7 @@ def _fit_groups(design: Design, group: pd.Series) -> LmList:
     if len(levels) < 1:
         raise DesignError(f"{group.name} has no level left in the rows used")
     fits = separate_fits(design, codes, len(levels))
-    return LmList(fits, level_index(levels, str(group.name)), design.x_names)
+    return LmList(fits, pd.Index(levels, name=group.name), design.x_names)
 
 
 @of_fit

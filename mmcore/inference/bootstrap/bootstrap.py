@@ -11,10 +11,10 @@ import numpy as np
 import pandas as pd
 from scipy.stats import norm
 
-from ...diagnostics.deletion.progress import Progress, spread
 from ...errors import DataError, FitError, MixedModelWarning, UnsupportedError
 from ...glmm.fit import is_generalized
 from ...results.fit import Fit
+from ...results.progress import Progress, spread
 from ..intervals.level import tails
 from ..intervals.optimum import require_residual
 from ..intervals.parameters import parameters, require_fit, values

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from ...design.build import Design
+from ...design.grouping import text_levels
 from ...design.rank import independent_columns
 from ...errors import DataError, UnsupportedError
 from ...glmm.fit import is_generalized
@@ -146,7 +147,7 @@ def of_clusters(design: Design, codes: np.ndarray, picked: np.ndarray) -> Design
                 term,
                 codes=fresh.astype(term.codes.dtype),
                 columns=term.columns[rows],
-                levels=np.array([str(x) for x in present], dtype=object),
+                grouping=text_levels([str(x) for x in present]),
             )
         )
     return replace(

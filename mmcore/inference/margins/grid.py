@@ -14,7 +14,8 @@ import pandas as pd
 from ...design.build import Design
 from ...design.columns import Column, Factor, Matrix, drop_unused, read_column, take_rows
 from ...design.evaluate import Evaluator
-from ...design.frame import as_frame, kept_variables
+from ...design.frame import kept_variables
+from ...design.table import as_frame
 from ...errors import DataError
 from ...formula.parse import column_names
 from ...formula.syntax import Expr, Name, deparse, format_number

@@ -17,6 +17,7 @@ from parity.engines.mmcore.labels import (
     first_terms,
     joined_value,
     label_pairs,
+    level_labels,
     matrix_value,
     row_and_coef_values,
     row_labels,
@@ -163,7 +164,11 @@ def _ranef(fit: Any) -> Value:
     return joined_value(
         [
             (
-                [f"{group}|{level}|{effect}" for level in table.index for effect in table.columns],
+                [
+                    f"{group}|{level}|{effect}"
+                    for level in level_labels(table.index)
+                    for effect in table.columns
+                ],
                 table.to_numpy(),
             )
             for group, table in fit.ranef.items()
@@ -174,7 +179,7 @@ def _ranef(fit: Any) -> Value:
 def _condvar(fit: Any) -> Value:
     return joined_value(
         [
-            ([f"{t.group}|{level}|{pair}" for level in t.levels for pair in label_pairs(t.effects)], blocks)
+            ([f"{t.group}|{level}|{pair}" for level in t.labels for pair in label_pairs(t.effects)], blocks)
             for t, blocks in zip(fit.design.terms, fit.condvar.values(), strict=True)
         ]
     )
@@ -188,7 +193,9 @@ def _level_wise(fit: Any, measure: Callable[[Any, str], Any]) -> Value:
     parts = []
     for group in first_terms(fit):
         series = measure(fit, group)
-        parts.append(([f"{group}|{level}" for level in series.index], series.to_numpy(dtype=np.float64)))
+        parts.append(
+            ([f"{group}|{level}" for level in level_labels(series.index)], series.to_numpy(dtype=np.float64))
+        )
     return joined_value(parts)
 
 
@@ -227,7 +234,7 @@ def _by_effect(fit: Any, columns: Callable[[str, list[str]], Any]) -> Value:
         effects = [e for term in fit.design.terms if term.group == group for e in term.effects]
         names, table = columns(group, effects)
         if names:
-            labels = [f"{group}|{level}|{effect}" for level in table.index for effect in names]
+            labels = [f"{group}|{level}|{effect}" for level in level_labels(table.index) for effect in names]
             parts.append((labels, table.to_numpy(dtype=np.float64)))
     if not parts:
         raise mm.UnsupportedError("no random effect has a fixed effect of its name")

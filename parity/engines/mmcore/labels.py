@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from mmcore.design.grouping import level_text
 from parity.schema.results import Value
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "first_terms",
     "joined_value",
     "label_pairs",
+    "level_labels",
     "matrix_value",
     "row_and_coef_values",
     "row_labels",
@@ -28,6 +30,11 @@ def row_labels(fit: Any) -> tuple[str, ...]:
 
 def row_values(fit: Any, values: Any) -> Value:
     return Value(row_labels(fit), np.asarray(values, dtype=np.float64))
+
+
+def level_labels(index: Iterable[object]) -> list[str]:
+    """R's text of the levels of a grouping factor."""
+    return [level_text(level) for level in index]
 
 
 def label_pairs(names: Iterable[str]) -> list[str]:

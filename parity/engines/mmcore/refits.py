@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 import mmcore as mm
+from mmcore.design.grouping import level_text
 from parity.engines.mmcore.labels import first_terms, joined_value, label_pairs
 from parity.schema.results import Value
 
@@ -34,17 +35,19 @@ def _refits(name: str, read: Callable[[Any], Any]) -> dict[str, Callable[[Work],
     Series by unit or a DataFrame by unit."""
 
     def by_row(work: Work) -> Value:
-        return joined_value([_unit_values("", read(work.deletion(1)))])
+        return joined_value([_unit_values("", read(work.deletion(1)), str)])
 
     def by_level(work: Work) -> Value:
         groups = first_terms(work.fit)
-        return joined_value([_unit_values(f"{group}|", read(work.deletion(group))) for group in groups])
+        return joined_value(
+            [_unit_values(f"{group}|", read(work.deletion(group)), level_text) for group in groups]
+        )
 
     return {name: by_row, f"{name}_group": by_level}
 
 
-def _unit_values(prefix: str, found: Any) -> tuple[list[str], np.ndarray]:
-    units = [f"{prefix}{label}" for label in found.index]
+def _unit_values(prefix: str, found: Any, text: Callable[[object], str]) -> tuple[list[str], np.ndarray]:
+    units = [f"{prefix}{text(label)}" for label in found.index]
     if found.ndim == 1:
         return units, found.to_numpy(dtype=np.float64)
     return [f"{unit}|{column}" for unit in units for column in found.columns], found.to_numpy(dtype=float)
