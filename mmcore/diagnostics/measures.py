@@ -109,7 +109,7 @@ def _plugin(fit: Fit, level: Hashable, delete: Any) -> pd.Series:
         raise UnsupportedError(
             "kind='plugin' is defined for single rows (level=1) only; use kind='marginal' for groups and sets"
         )
-    return by_row(fit, plugin_cooks_distance(marginal(fit), fit.residual_values("pearson")), "cooksd")
+    return by_row(fit, plugin_cooks_distance(fit), "cooksd")
 
 
 def _refit(fit: Fit, level: Hashable, delete: Any, name: str) -> Any:

@@ -12,6 +12,7 @@ import pandas as pd
 
 from ...covariance.structure import SINGULAR
 from ...errors import ConvergenceWarning, MixedModelWarning, warn
+from ...glmm.residual import require_residual
 from ...kernels.batched import PairProducts
 from ...kernels.one_factor import OneFactor
 from ...lmm.lm import is_lm
@@ -64,6 +65,7 @@ def case_delete(
     raised by what these show. Groups and sets: downdated products and a warm start. Units in trouble are
     given to the optimizer of the fit.
     """
+    require_residual(fit, "is no scale for the changes")
     u = units(fit, level, delete)
     show = Progress(len(u), progress)
     result = CaseDeletion(fit, u, _refits(fit, u, show, executor))
@@ -310,7 +312,7 @@ class CaseDeletion(Refitted):
 
     @property
     def _good(self) -> np.ndarray:
-        return np.isfinite(self.refits.cov).all(axis=(1, 2))
+        return np.isfinite(self.vcov).all(axis=(1, 2))
 
 
 def _lm_criterion(case: CaseDeletion) -> np.ndarray:

@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ...glmm.residual import require_residual
 from ...results.argument import of_fit
 from ...results.fit import Fit
 from ...results.workspace import marginal
 from ..refitted import measure
 from ..units import by_row, units
 from .glm import glm_dfbeta, glm_dfbetas, glm_dffits, is_glm
-from .one_step import one_step
+from .one_step import WITHOUT, one_step
 
 __all__ = ["dfbeta", "dfbetas", "dffits"]
 
@@ -59,6 +60,7 @@ def dffits(fit: Fit) -> pd.Series:
     sigma_(i) of the other rows at the full fit's theta. For ``lm`` and ``glm`` it is R's dffits (of a glm
     with deviance residuals). NaN where h is 1.
     """
+    require_residual(fit, WITHOUT)
     if is_glm(fit):
         return glm_dffits(fit)
     ws = marginal(fit)

@@ -16,6 +16,7 @@ import pandas as pd
 
 from ...errors import UnsupportedError
 from ...glmm.fit import GeneralizedFit, is_generalized
+from ...glmm.residual import require_residual
 from ...lmm.lm import LinearFit, is_lm
 from ...results.argument import of_fit
 from ...results.fit import Fit
@@ -56,7 +57,9 @@ class GlmRows:
 
 
 def glm_rows(fit: Fit, what: str = "this measure") -> GlmRows:
-    """The workspace of a fit. Cost O(n p^2). Raises UnsupportedError for a model with random effects."""
+    """The workspace of a fit. Cost O(n p^2). Raises UnsupportedError for a model with random effects, FitError for
+    one that leaves no residual."""
+    require_residual(fit, "is no scale for influence: leverage() and hatvalues() do not need one")
     if is_lm(fit):
         ws, e = marginal(fit), fit.residual_values("pearson")
         hat = 1.0 - ws.P
@@ -106,6 +109,7 @@ def rstandard(fit: Fit, type: str = "deviance") -> pd.Series:
     """
     if type not in ("deviance", "pearson"):
         raise UnsupportedError(f"rstandard(type={type!r}) is not 'deviance' or 'pearson'")
+    require_residual(fit, "are no standardized residuals")
     h = hatvalues(fit).to_numpy()
     values = fit.residual_values(type, scaled=True)
     return by_row(fit, _divide(values, np.sqrt(np.maximum(1.0 - h, 0.0))), "rstandard")

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from ...errors import UnsupportedError, warn
+from ...glmm.residual import require_residual
 from ...results.argument import of_fit
 from ...results.fit import Fit
 from ...results.workspace import Marginal, marginal, mean_rows, need_gaussian
@@ -37,6 +38,8 @@ def resid_conditional(fit: Fit, type: str = "raw") -> pd.Series:
     e = fit.residual_values("response")
     if type == "raw":
         return by_row(fit, e, "resid")
+    if type in ("pearson", "cholesky", "studentized"):
+        require_residual(fit, "are no standardized residuals")
     if type in ("pearson", "cholesky"):
         return by_row(fit, fit.residual_values("pearson", scaled=True), "resid")
     if type == "studentized":
@@ -54,6 +57,7 @@ def rstudent(fit: Fit) -> pd.Series:
     / (n - p - 1) instead; 1 for the binomial and Poisson families. NaN where the leverage is 1, and where this
     sigma_(i)^2, of first order in a glm, is negative.
     """
+    require_residual(fit, "are no standardized residuals")
     ws = marginal(fit)
     P = np.where(ws.P > 0, ws.P, np.nan)
     d, r = (fit.residual_values(type) for type in ("deviance", "pearson"))
@@ -93,6 +97,8 @@ def resid_marginal(fit: Fit, type: str = "raw") -> pd.Series:
     r = fit.working.residual_marginal
     if type == "raw":
         return by_row(fit, r, "resid")
+    if type in ("pearson", "cholesky", "studentized"):
+        require_residual(fit, "are no standardized residuals")
     if type == "cholesky":
         return by_row(fit, cholesky_whitened(fit, r), "resid")
     if type not in ("pearson", "studentized"):
