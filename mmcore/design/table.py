@@ -3,14 +3,21 @@
 Only the columns that a model uses are converted; numbers without missing values are not copied.
 """
 
+from __future__ import annotations
+
 from collections.abc import Collection, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import narwhals.stable.v2 as nw
 import numpy as np
 import pandas as pd
 
 from ..errors import DataError
+
+if TYPE_CHECKING:
+    import narwhals.stable.v2 as nw
+
+# narwhals is imported by the functions that need it: pandas frames do without it.
 
 __all__ = ["as_frame", "is_column", "is_table", "pandas_column"]
 
@@ -21,6 +28,8 @@ def is_table(data: object) -> bool:
     """Whether `data` are a frame of some library, held at once or lazily."""
     if isinstance(data, pd.DataFrame) or hasattr(data, "to_delayed"):
         return True
+    import narwhals.stable.v2 as nw
+
     return isinstance(_native(data), nw.DataFrame | nw.LazyFrame)
 
 
@@ -28,6 +37,8 @@ def is_column(values: object) -> bool:
     """Whether `values` are a column of a library other than pandas."""
     if isinstance(values, pd.Series | np.ndarray | list | tuple | str) or values is None:
         return False
+    import narwhals.stable.v2 as nw
+
     return isinstance(nw.from_native(values, series_only=True, pass_through=True), nw.Series)
 
 
@@ -51,6 +62,8 @@ def as_frame(data: object, wanted: Collection[str] | None = None) -> pd.DataFram
         return data
     if isinstance(data, Mapping):
         return _of_mapping(data)
+    import narwhals.stable.v2 as nw
+
     frame = _native(data)
     if isinstance(frame, nw.DataFrame) and isinstance(frame.to_native(), pd.DataFrame):
         return frame.to_native()
@@ -66,11 +79,15 @@ def as_frame(data: object, wanted: Collection[str] | None = None) -> pd.DataFram
 
 def pandas_column(values: object, what: str) -> pd.Series:
     """A column of another library as a pandas Series 0, 1, 2, ...; `what` names it in messages."""
+    import narwhals.stable.v2 as nw
+
     return _converted(nw.from_native(values, series_only=True), what)
 
 
 def _native(data: object) -> object:
     """The frame as narwhals sees it, or `data` itself; Dask's as pandas, since narwhals is giving Dask up."""
+    import narwhals.stable.v2 as nw
+
     if hasattr(data, "to_delayed") and hasattr(data, "compute"):
         data = data.compute()
     return nw.from_native(data, pass_through=True)
@@ -98,6 +115,8 @@ def _refusal(data: object) -> str:
 
 
 def _converted(column: nw.Series, name: str) -> pd.Series:
+    import narwhals.stable.v2 as nw
+
     dtype = column.dtype
     if dtype.is_numeric() and not dtype.is_decimal():
         return _numbers(column, dtype.is_integer())
@@ -117,6 +136,8 @@ def _converted(column: nw.Series, name: str) -> pd.Series:
 
 
 def _levels(column: nw.Series) -> pd.Series:
+    import narwhals.stable.v2 as nw
+
     text = column.cast(nw.String).to_list()
     if isinstance(column.dtype, nw.Enum):
         return pd.Series(pd.Categorical(text, categories=list(column.dtype.categories)))

@@ -139,7 +139,8 @@ def refitted_by_reml(fit):
         case = mm.case_delete(other, group)
         d = fit.beta - case.fixef.to_numpy()
         cooks |= {
-            f"{group}|{level_text(x)}": v @ np.linalg.solve(C, v) / p for x, v in zip(case.fixef.index, d, strict=True)
+            f"{group}|{level_text(x)}": v @ np.linalg.solve(C, v) / p
+            for x, v in zip(case.fixef.index, d, strict=True)
         }
         table = case.varcomp / full - 1
         rvc |= {f"{group}|{level_text(x)}|{c}": row[c] for x, row in table.iterrows() for c in table.columns}

@@ -166,7 +166,9 @@ def test_group_leverage_is_the_mean_over_the_rows_of_its_label():
         labels, sets = sets_of(fit, group)
         means = [mm.leverage(fit).overall.to_numpy()[A].mean() for A in sets]
         assert_allclose(mm.leverage(fit, group).overall.loc[labels], means)
-        worst = max(worst, *(abs(wrong[f"{group}|{level_text(x)}"] - m) for x, m in zip(labels, means, strict=True)))
+        worst = max(
+            worst, *(abs(wrong[f"{group}|{level_text(x)}"] - m) for x, m in zip(labels, means, strict=True))
+        )
     assert worst > 0.1
 
 
