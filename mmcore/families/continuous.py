@@ -19,6 +19,7 @@ class Gaussian(Family):
     links = ("identity", "log", "inverse")
     dispersion_known = False
     canonical = "identity"
+    convex = ("identity",)
 
     def variance(self, mu):
         return np.ones_like(mu)
@@ -56,6 +57,8 @@ class Gamma(Family):
     links = ("inverse", "log", "identity")
     dispersion_known = False
     canonical = "inverse"
+    convex = ("inverse", "log")
+    positive = True
 
     def variance(self, mu):
         return mu * mu
@@ -96,6 +99,8 @@ class InverseGaussian(Family):
     links = ("1/mu^2", "inverse", "log", "identity")
     dispersion_known = False
     canonical = "1/mu^2"
+    convex = ("1/mu^2", "inverse")
+    positive = True
 
     def variance(self, mu):
         return mu**3

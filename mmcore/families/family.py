@@ -22,7 +22,9 @@ from .links import Link
 __all__ = ["Conditional", "Family", "Working"]  # fmt: skip
 
 LOG_2PI = log(2.0 * pi)
+EPS = float(np.finfo(float).eps)
 TINY = np.finfo(float).tiny
+EDGE = 1e-3  # squared distance from the edge, in squared standard errors, that counts as none
 CLOSE = 0.25  # relative distance of y and mu below which their divergence is a series
 NEARLY_WHOLE = 1e-3  # R's glm: a count further than this from a whole number is not a count
 
@@ -54,7 +56,9 @@ class Family:
     name = ""  # R's name
     links: ClassVar[tuple[str, ...]] = ()  # allowed, the default first
     dispersion_known = True  # the dispersion is one, not estimated
+    convex: ClassVar[tuple[str, ...]] = ()  # links with a single minimum of the deviance
     canonical = ""  # the link for which Fisher and observed weights are the same
+    positive = False  # whether means must be positive
     likelihood = True  # whether there is one (quasi families have none)
 
     def __post_init__(self) -> None:
@@ -95,6 +99,14 @@ class Family:
 
     def check(self, y: np.ndarray, label: str) -> None:
         """Raise DataError when a response is outside the domain."""
+
+    def domain(self) -> tuple[float, float]:
+        """Open interval of the linear predictors whose means are in the domain of the family.
+
+        With the square-root link a negative linear predictor has a mean as well: no interval.
+        """
+        bounded = self.is_restricted and self.positive and self.link.name != "sqrt"
+        return (0.0, np.inf) if bounded else (-np.inf, np.inf)
 
     def valid(self, eta: np.ndarray, mu: np.ndarray) -> bool:
         """Whether every mean is in the domain of the family."""
@@ -161,11 +173,28 @@ class Conditional:
 
     def curvature(self, at: Working) -> tuple[np.ndarray, np.ndarray]:
         """dW and the observed weights H, (n,) each."""
-        bend = (at.m2 * at.V - at.m1 * at.m1 * self.family.variance_slope(at.mu)) / (at.V * at.V)
-        dW = self.w * at.m1 * (2.0 * bend + at.m1 * at.m1 * self.family.variance_slope(at.mu) / (at.V * at.V))
+        ratio = at.m1 / at.V
+        turn = ratio * ratio * self.family.variance_slope(at.mu)
+        bend = at.m2 / at.V - turn  # d(mu' / V) / deta
+        dW = self.w * at.m1 * (2.0 * bend + turn)
         if self.family.is_canonical:
             return dW, at.W
         return dW, at.W - self.w * (self.y - at.mu) * bend
+
+    def rounding(self, at: Working) -> float:
+        """How much of the deviance D may be rounding: eta, y and mu are known to units in their last place."""
+        error = EPS * (np.abs(at.eta) + (np.abs(at.mu) + np.abs(self.y)) / np.abs(at.m1))
+        return float(8.0 * EPS * abs(at.D) + 4.0 * (np.abs(at.s) @ error + at.W @ (error * error)))
+
+    def at_edge(self, at: Working) -> np.ndarray:
+        """(n,) mask of the rows whose linear predictors are at the edge of the domain, in units of the standard error
+        that the row alone would give.
+        """
+        low, high = self.family.domain()
+        distance = np.minimum(at.eta - low, high - at.eta)
+        phi = 1.0 if self.family.dispersion_known else at.D / self.n
+        with np.errstate(all="ignore"):
+            return np.isfinite(distance) & (self.w > 0) & (at.W * distance * distance < EDGE * phi)
 
     def residuals(self, at: Working) -> tuple[np.ndarray, np.ndarray]:
         """(n,) y - mu and (n,) V(mu)."""
@@ -178,21 +207,6 @@ class Conditional:
     def minus2loglik(self, at: Working) -> float:
         """-2 log-likelihood with constants."""
         return self.family.minus2loglik(self.y, self.w, self.trials, at.mu, at.D)
-
-
-# --- Gaussian -----------------------------------------------------------------------------------------------
-
-
-# --- binomial -----------------------------------------------------------------------------------------------
-
-
-# --- counts -------------------------------------------------------------------------------------------------
-
-
-# --- positive responses -----------------------------------------------------------------------------------
-
-
-# --- quasi families ---------------------------------------------------------------------------------------
 
 
 def divergence(a: np.ndarray, b: np.ndarray, difference: np.ndarray) -> np.ndarray:
@@ -226,6 +240,3 @@ def refuse(bad: np.ndarray, y: np.ndarray, label: str, rule: str) -> None:
             f"the response {label} {rule}: {int(bad.sum())} value(s) do not, the first is {y[row]:g} "
             f"(row {row + 1} of those used)"
         )
-
-
-# --- by name ----------------------------------------------------------------------------------------------

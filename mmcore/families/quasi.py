@@ -94,6 +94,15 @@ class Quasi(Family):
     def check(self, y, label):
         self._model.check(y, label)
 
+    @property
+    def positive(self):
+        return self.variance_name != "constant"
+
+    def domain(self):
+        if self.variance_name != "mu(1-mu)":
+            return super().domain()
+        return Binomial.domain(self)
+
     def valid(self, eta, mu):
         if not self.link.valid(eta):
             return False

@@ -21,7 +21,9 @@ __all__ = ["mixed_solution", "optimizer_info", "solve_glm", "solve_mixed"]
 
 def solve_glm(setup: Problem, conditional: Conditional, start: np.ndarray | None = None) -> Solved:
     found = irls(conditional, setup.Q, setup.offset, start)
-    status = Status.CONVERGED if found.converged else Status.MAX_ITERATIONS
+    status = Status.CONVERGED
+    if not found.converged:
+        status = Status.AT_EDGE if found.at_edge else Status.STALLED
     return Solved(
         _glm_solution(setup, conditional, found), conditional.family, status, _irls_info(found, status)
     )

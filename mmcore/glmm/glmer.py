@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..design.build import Design, build
-from ..errors import ConvergenceWarning, MixedModelWarning, SeparationWarning, UnsupportedError
+from ..errors import ConvergenceWarning, DataError, MixedModelWarning, SeparationWarning, UnsupportedError
 from ..families.continuous import Gaussian
 from ..families.family import Family
 from ..families.names import family_named
@@ -31,11 +31,22 @@ def _design(formula: str, data: Any, family: Family, **options: Any) -> Design:
     return with_trials(design, family)
 
 
+def _chosen(family: str | Family | None, link: str | None, function: str) -> Family:
+    """The family asked for: there is no default, because none is right for most responses."""
+    if family is None:
+        raise DataError(
+            f'mm.{function} needs a family: family="binomial" for yes and no or proportions, "poisson" or '
+            '"negative.binomial" for counts, "Gamma" or "inverse.gaussian" for positive measurements, "gaussian" for '
+            "measurements of any sign"
+        )
+    return family_named(family, link)
+
+
 def glm(
     formula: str,
     data: Any,
     *,
-    family: str | Family = "poisson",
+    family: str | Family | None = None,
     link: str | None = None,
     weights: Any = None,
     offset: Any = None,
@@ -69,7 +80,7 @@ def glm(
     R equivalents: ``stats::glm`` at convergence far below its default tolerance, ``MASS::glm.nb``. Cost O(n
     p^2) per iteration, 4-8 iterations.
     """
-    chosen = family_named(family, link)
+    chosen = _chosen(family, link, "glm")
     options = {"weights": weights, "offset": offset, "contrasts": contrasts, "na_action": na_action}
     design = _design(formula, data, chosen, **options)
     if design.terms:
@@ -81,7 +92,7 @@ def glmer(
     formula: str,
     data: Any,
     *,
-    family: str | Family = "binomial",
+    family: str | Family | None = None,
     link: str | None = None,
     nagq: int = 1,
     weights: Any = None,
@@ -119,7 +130,7 @@ def glmer(
     ``lme4::glmer.nb``. The criterion is never above glmer's by more than 1e-8 relative. Standard errors come
     from an accurate Hessian, see ``vcov_hessian``.
     """
-    chosen = family_named(family, link)
+    chosen = _chosen(family, link, "glmer")
     options = {"weights": weights, "offset": offset, "contrasts": contrasts, "na_action": na_action}
     if isinstance(chosen, Gaussian) and chosen.link.name == "identity":
         message = (
@@ -172,7 +183,7 @@ def fit_at(
 
 def _warned(fit: GeneralizedFit) -> GeneralizedFit:
     """The fit, after saying what is wrong with it."""
-    said = _separation(fit)
+    said = "" if fit.status is Status.AT_EDGE else _separation(fit)
     if said:
         warnings.warn(SeparationWarning(said), stacklevel=3)
     if not fit.converged:
@@ -196,22 +207,48 @@ def _why_not(fit: GeneralizedFit) -> str:
 
 
 def _separation(fit: GeneralizedFit) -> str:
-    """What separates the response, if something does."""
-    at, conditional = fit.solution.at, fit.solution.conditional
-    if fit.family.name not in ("binomial", "quasibinomial", "poisson", "quasipoisson") or not fit.design.p:
+    """Which estimates run off to infinity, and why, if some do."""
+    counts = fit.family.name in ("binomial", "quasibinomial", "poisson", "quasipoisson", "negative.binomial")
+    if not fit.design.p or not (counts or fit.family.link.name == "log"):
         return ""
-    top = 1.0 - at.mu if "binomial" in fit.family.name else np.inf
-    extreme = (np.minimum(at.mu, top) < AT_THE_EDGE) & (conditional.w > 0)
-    if not extreme.any():
-        return ""
-    se = np.sqrt(np.diag(fit.dispersion * fit.XtVinvX_inv))
-    size = np.sqrt(np.square(fit.design.X).mean(axis=0))
-    names = [n for n, bad in zip(fit.design.x_names, se * size > DIVERGED, strict=True) if bad]
+    at, w = fit.solution.at, fit.solution.conditional.w
+    extreme = np.zeros(fit.design.n, bool)
+    if counts:
+        top = 1.0 - at.mu if "binomial" in fit.family.name and fit.family.name[0] != "n" else np.inf
+        extreme = (np.minimum(at.mu, top) < AT_THE_EDGE) & (w > 0)
+        if not extreme.any():
+            return ""
+    names = _without_end(fit)
     if not names:
         return ""
-    what = "probabilities of 0 or 1" if "binomial" in fit.family.name else "means of 0"
+    if not counts:
+        return (
+            f"the estimates of {', '.join(names)} run off to infinity, or are known to within hundreds of units of the "
+            f"linear predictor only: the smallest mean is {at.mu.min():.3g}. A mean of a {fit.family.name} response "
+            f"with link {fit.family.link.name} is positive: look for groups whose mean response is not, or use another "
+            "link"
+        )
+    what = "means of 0" if np.isinf(top).all() else "probabilities of 0 or 1"
     return (
         f"complete or quasi-complete separation: fitted {what} in {int(extreme.sum())} of {fit.nobs} rows, "
         f"and the estimates of {', '.join(names)} run off to infinity. Look at a cross-table of the response "
-        "with these columns; drop them, merge levels, or use a penalised method"
+        "with these columns; drop them, merge levels, or use a penalized method"
     )
+
+
+def _without_end(fit: GeneralizedFit) -> list[str]:
+    """Coefficients about which the data say nothing at these means: standard errors beyond all bounds."""
+    s = fit.solution
+    if s.objective is None or s.point is None:
+        information = (s.Q * s.at.W) @ s.Q.T
+    else:
+        information = s.objective.working_information(s.point.modes)
+    size = np.sqrt(np.square(fit.design.X).mean(axis=0))
+    scaled = (s.R / size).T @ information @ (s.R / size)
+    if not np.isfinite(scaled).all():
+        return []
+    values, vectors = np.linalg.eigh(scaled)
+    variances = np.square(vectors) @ (1.0 / np.maximum(values, np.finfo(float).tiny))
+    return [
+        n for n, v in zip(fit.design.x_names, fit.dispersion * variances, strict=True) if v > DIVERGED**2
+    ]
