@@ -27,6 +27,9 @@ class Gaussian(Family):
     def variance_slope(self, mu):
         return np.zeros_like(mu)
 
+    def variance_bend(self, mu):
+        return np.zeros_like(mu)
+
     def unit_deviance(self, y, mu):
         return (y - mu) ** 2
 
@@ -65,6 +68,9 @@ class Gamma(Family):
 
     def variance_slope(self, mu):
         return 2.0 * mu
+
+    def variance_bend(self, mu):
+        return np.full_like(mu, 2.0)
 
     def unit_deviance(self, y, mu):
         return 2.0 * divergence(mu, y, y - mu) / mu
@@ -107,6 +113,9 @@ class InverseGaussian(Family):
 
     def variance_slope(self, mu):
         return 3.0 * mu * mu
+
+    def variance_bend(self, mu):
+        return 6.0 * mu
 
     def unit_deviance(self, y, mu):
         return (y - mu) ** 2 / (y * mu * mu)

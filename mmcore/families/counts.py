@@ -28,6 +28,9 @@ class Binomial(Family):
     def variance_slope(self, mu):
         return 1.0 - 2.0 * mu
 
+    def variance_bend(self, mu):
+        return np.full_like(mu, -2.0)
+
     def unit_deviance(self, y, mu):
         return _binomial_deviance(y, mu, 1.0 - mu)
 
@@ -173,6 +176,9 @@ class Poisson(Family):
     def variance_slope(self, mu):
         return np.ones_like(mu)
 
+    def variance_bend(self, mu):
+        return np.zeros_like(mu)
+
     def unit_deviance(self, y, mu):
         return 2.0 * divergence(y, mu, mu - y)
 
@@ -274,6 +280,9 @@ class NegativeBinomial(Family):
 
     def variance_slope(self, mu):
         return 1.0 + 2.0 * mu / self.size
+
+    def variance_bend(self, mu):
+        return np.full_like(mu, 2.0 / self.size)
 
     def unit_deviance(self, y, mu):
         theta, difference = self.size, mu - y

@@ -89,6 +89,10 @@ class Family:
         """dV / dmu."""
         raise NotImplementedError
 
+    def variance_bend(self, mu: np.ndarray) -> np.ndarray:
+        """d2V / dmu2."""
+        raise NotImplementedError
+
     def unit_deviance(self, y: np.ndarray, mu: np.ndarray) -> np.ndarray:
         """d(y, mu), weights left out; zero at mu = y."""
         raise NotImplementedError
@@ -164,12 +168,15 @@ class Conditional:
         )
 
     def terms(self, eta: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Deviance of every row and scores, for linear predictors (r, n); infinite outside the domain."""
+        """Deviance of every row and scores, for linear predictors (r, n); infinite and zero outside the domain."""
         family = self.family
+        low, high = family.domain()
         mu = family.link.mu(eta)
         m1 = family.link.slopes(eta, mu)[0]
         D = self.w * family.unit_deviance(self.y, mu)
-        return np.where(np.isfinite(D), D, np.inf), self.w * m1 / family.variance(mu) * (self.y - mu)
+        inside = np.isfinite(D) & (eta > low) & (eta < high)
+        score = self.w * m1 / family.variance(mu) * (self.y - mu)
+        return np.where(inside, D, np.inf), np.where(inside, score, 0.0)
 
     def curvature(self, at: Working) -> tuple[np.ndarray, np.ndarray]:
         """dW and the observed weights H, (n,) each."""
@@ -185,6 +192,16 @@ class Conditional:
         """How much of the deviance D may be rounding: eta, y and mu are known to units in their last place."""
         error = EPS * (np.abs(at.eta) + (np.abs(at.mu) + np.abs(self.y)) / np.abs(at.m1))
         return float(8.0 * EPS * abs(at.D) + 4.0 * (np.abs(at.s) @ error + at.W @ (error * error)))
+
+    def observed_slope(self, at: Working) -> np.ndarray:
+        """(n,) dH/deta, H the observed weights."""
+        family, link = self.family, self.family.link
+        slope = family.variance_slope(at.mu)
+        ratio, curve = at.m1 / at.V, at.m2 / at.V
+        bend = curve - ratio * ratio * slope  # d(mu' / V) / deta, and its derivative:
+        turn = link.third(at.eta, at.mu) / at.V - ratio * slope * (curve + 2.0 * bend)
+        turn -= ratio * ratio * at.m1 * family.variance_bend(at.mu)
+        return self.w * (at.m2 * ratio + 2.0 * at.m1 * bend - (self.y - at.mu) * turn)
 
     def at_edge(self, at: Working) -> np.ndarray:
         """(n,) mask of the rows whose linear predictors are at the edge of the domain, in units of the standard error

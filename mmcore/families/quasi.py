@@ -83,6 +83,9 @@ class Quasi(Family):
     def variance_slope(self, mu):
         return self._model.variance_slope(mu)
 
+    def variance_bend(self, mu):
+        return self._model.variance_bend(mu)
+
     def unit_deviance(self, y, mu):
         return self._model.unit_deviance(y, mu)
 

@@ -156,7 +156,7 @@ class GeneralizedFit(Fit):
         if s.objective is None or s.point is None:
             information = (s.Q * s.at.W) @ s.Q.T
         else:
-            information = s.objective.working_information(s.point.modes)
+            information = s.objective.working_information(s.point)
         try:
             half = np.linalg.solve(np.linalg.cholesky(information), np.linalg.inv(s.R).T)
         except np.linalg.LinAlgError as error:

@@ -242,13 +242,11 @@ def _without_end(fit: GeneralizedFit) -> list[str]:
     if s.objective is None or s.point is None:
         information = (s.Q * s.at.W) @ s.Q.T
     else:
-        information = s.objective.working_information(s.point.modes)
+        information = s.objective.working_information(s.point)
     size = np.sqrt(np.square(fit.design.X).mean(axis=0))
     scaled = (s.R / size).T @ information @ (s.R / size)
     if not np.isfinite(scaled).all():
         return []
     values, vectors = np.linalg.eigh(scaled)
     variances = np.square(vectors) @ (1.0 / np.maximum(values, np.finfo(float).tiny))
-    return [
-        n for n, v in zip(fit.design.x_names, fit.dispersion * variances, strict=True) if v > DIVERGED**2
-    ]
+    return [n for n, v in zip(fit.design.x_names, fit.dispersion * variances, strict=True) if v > DIVERGED**2]

@@ -20,7 +20,7 @@ from ..families.continuous import Gamma
 from ..families.counts import Poisson
 from ..families.family import Conditional, Family, Working
 
-__all__ = ["Irls", "irls", "null_deviance"]
+__all__ = ["FAIR", "Irls", "irls", "null_deviance", "shorter", "solve_information"]
 
 MAX_ITERATIONS = 200
 HALVINGS = 60
@@ -151,7 +151,7 @@ def _from_response(family: Conditional, Q: np.ndarray, offset: np.ndarray) -> np
     if at.s is None:
         return None
     QW = Q * at.W
-    return _solve(QW @ Q.T, QW @ (at.eta - offset) + Q @ at.s)
+    return solve_information(QW @ Q.T, QW @ (at.eta - offset) + Q @ at.s)
 
 
 def _from_mean(family: Conditional, Q: np.ndarray, offset: np.ndarray) -> np.ndarray:
@@ -234,11 +234,12 @@ def _step(family: Conditional, Q: np.ndarray, at: Working, newton: bool) -> tupl
         if not info:
             step = dpotrs(factor, score, lower=1)[0]
             return step, float(score @ step), True
-    step = _solve((Q * at.W) @ Q.T, score)
+    step = solve_information((Q * at.W) @ Q.T, score)
     return step, float(score @ step), False
 
 
-def _solve(A: np.ndarray, b: np.ndarray) -> np.ndarray:
+def solve_information(A: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """A^-1 b for an information matrix A; the shortest least-squares solution where A is singular."""
     factor, info = dpotrf(A, lower=1)
     if not info:
         return dpotrs(factor, b, lower=1)[0]
@@ -269,9 +270,15 @@ def _search(
         found = family.at(offset + there @ Q)
         if at.D + FAIR * size * slope + noise >= found.D:
             return there, found
-        curve = found.D - at.D - size * slope
-        size *= min(max(-0.5 * size * slope / curve, 0.1), 0.5) if np.isfinite(curve) else 0.5
+        size *= shorter(found.D - at.D, size * slope)
     return None
+
+
+def shorter(rise: float, slope: float) -> float:
+    """Factor for the next trial step: where a parabola through the slope and the value has its minimum."""
+    if not np.isfinite(rise):
+        return 0.5
+    return min(max(-0.5 * slope / (rise - slope), 0.1), 0.5)
 
 
 def _polished(family: Conditional, Q: np.ndarray, offset: np.ndarray, place: Place) -> Place:
