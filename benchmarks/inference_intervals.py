@@ -21,8 +21,8 @@ from dataclasses import dataclass  # noqa: E402
 import numpy as np  # noqa: E402
 
 import mmcore as mm  # noqa: E402
-from mmcore.inference.bootstrap import bootstrap  # noqa: E402
-from mmcore.inference.confint import confint  # noqa: E402
+from mmcore.inference.bootstrap.bootstrap import bootstrap  # noqa: E402
+from mmcore.inference.intervals.confint import confint  # noqa: E402
 
 FORMULA = "Reaction ~ Days + (Days | Subject)"
 SETUP = """

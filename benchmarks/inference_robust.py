@@ -20,7 +20,7 @@ import time  # noqa: E402
 import numpy as np  # noqa: E402
 
 import mmcore as mm  # noqa: E402
-from mmcore.inference.robust import coef_test, vcov_robust  # noqa: E402
+from mmcore.inference.robust.robust import coef_test, vcov_robust  # noqa: E402
 
 FORMULA = "mAch ~ cses * sector + (cses | school)"
 AGREEMENT = 1e-6  # of the covariances, relative: R's optimum is its own

@@ -23,7 +23,7 @@ import numpy as np  # noqa: E402
 import pandas as pd  # noqa: E402
 
 import mmcore as mm  # noqa: E402
-from mmcore.inference.denominators import coefficient_table  # noqa: E402
+from mmcore.inference.df.denominators import coefficient_table  # noqa: E402
 
 R = """
 suppressMessages({ library(lme4); library(lmerTest); library(pbkrtest) })

@@ -62,13 +62,38 @@ from .families.family import Family
 from .families.names import family_named
 from .glmm.fit import GeneralizedFit, fit_generalized, fit_generalized_at
 from .glmm.glmer import fit_at, glm, glmer
-from .inference.deviance import anova_glm, confint_glm, profile_glm
+from .inference import (
+    Bootstrap,
+    LikelihoodProfile,
+    MarginalMeans,
+    WaldTest,
+    aicc,
+    anova,
+    bootstrap,
+    coef_test,
+    coefficient_table,
+    confint,
+    contrasts,
+    drop1,
+    emmeans,
+    lrt_vs_linear,
+    margins,
+    parameter_counts,
+    predictive_margins,
+    profile,
+    ranova,
+    singular_directions,
+    varcomp_se,
+    vcov_kr,
+    vcov_robust,
+    wald_test,
+)
 from .lmm.all_fit import all_fit
-from .lmm.fit import ChunkedFit, Fit, fit_design, fit_design_at
+from .lmm.fit import ChunkedFit, LinearMixedFit, fit_design, fit_design_at
 from .lmm.lm import LinearFit, fit_linear, lm
 from .lmm.lmer import lmer
 from .optimize.control import Control, OptInfo, Status
-from .plots import (
+from .plots.diagnostics import (
     dotplot_diag,
     influence_cutoffs,
     plot_dfbetas,
@@ -78,12 +103,14 @@ from .plots import (
     plot_ranef,
     plot_resid,
 )
+from .results.fit import Fit
 from .results.varcorr import VarCorr
 from .tables import augment, glance, tidy
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Bootstrap",
     "CaseDeletion",
     "ChunkedFit",
     "Control",
@@ -97,9 +124,12 @@ __all__ = [
     "FitError",
     "FormulaError",
     "GeneralizedFit",
+    "LikelihoodProfile",
     "LinearFit",
+    "LinearMixedFit",
     "LmList",
     "LmeInfluence",
+    "MarginalMeans",
     "MixedModelError",
     "MixedModelWarning",
     "OptInfo",
@@ -110,12 +140,18 @@ __all__ = [
     "Status",
     "UnsupportedError",
     "VarCorr",
+    "WaldTest",
+    "aicc",
     "all_fit",
-    "anova_glm",
+    "anova",
     "augment",
+    "bootstrap",
     "case_delete",
+    "coef_test",
+    "coefficient_table",
     "compare_eb_ls",
-    "confint_glm",
+    "confint",
+    "contrasts",
     "cooks_distance",
     "covratio",
     "covtrace",
@@ -125,6 +161,8 @@ __all__ = [
     "dfbetas",
     "dffits",
     "dotplot_diag",
+    "drop1",
+    "emmeans",
     "extract_design",
     "family_named",
     "fit_at",
@@ -153,17 +191,25 @@ __all__ = [
     "lmer",
     "load_dataset",
     "local_influence",
+    "lrt_vs_linear",
     "ls_residuals",
+    "margins",
     "mdffits",
+    "parameter_counts",
     "plot_dfbetas",
     "plot_eb_ls",
+    "plot_effects",
     "plot_influence",
+    "plot_profile",
+    "plot_profile_pairs",
     "plot_qq",
     "plot_ranef",
     "plot_resid",
-    "profile_glm",
+    "predictive_margins",
+    "profile",
     "pull_resid",
     "r2",
+    "ranova",
     "re_pca",
     "resid_conditional",
     "resid_marginal",
@@ -171,7 +217,12 @@ __all__ = [
     "rstandard",
     "rstudent",
     "rvc",
+    "singular_directions",
     "tidy",
     "varcomp",
+    "varcomp_se",
+    "vcov_kr",
+    "vcov_robust",
     "vif",
+    "wald_test",
 ]

@@ -14,9 +14,9 @@ from .diagnostics.measures import cooks_distance
 from .diagnostics.residuals.residuals import rstudent
 from .diagnostics.units import pad
 from .errors import UnsupportedError
-from .glmm.fit import GeneralizedFit
-from .lmm.fit import Fit
-from .lmm.lm import LinearFit
+from .glmm.fit import is_generalized
+from .lmm.lm import LinearFit, is_lm
+from .results.fit import Fit
 
 __all__ = ["augment", "glance", "tidy"]
 
@@ -66,7 +66,7 @@ def _fixed(fit: Fit) -> pd.DataFrame:
 
 def _uses_t(fit: Fit) -> bool:
     """Whether the dispersion is estimated: a model without random effects then has t statistics."""
-    return not (isinstance(fit, GeneralizedFit) and fit.family.dispersion_known)
+    return not (fit.family is not None and fit.family.dispersion_known)
 
 
 def _df_residual(fit: Fit) -> int:
@@ -139,9 +139,9 @@ def glance(fit: Fit) -> pd.DataFrame:
     if fit.design.terms:
         name = "REMLcrit" if fit.reml else "deviance"
         row = {"nobs": fit.nobs, "sigma": fit.sigma} | likelihood | {name: fit.criterion} | last
-    elif isinstance(fit, LinearFit):
+    elif is_lm(fit):
         row = _lm_row(fit) | likelihood | {"deviance": fit.deviance} | last | {"nobs": fit.nobs}
-    elif isinstance(fit, GeneralizedFit):
+    elif is_generalized(fit):
         null = {"null.deviance": fit.null_deviance, "df.null": fit.nobs - int(fit.design.formula.intercept)}
         row = null | likelihood | {"deviance": fit.deviance} | last | {"nobs": fit.nobs}
     else:

@@ -12,7 +12,7 @@ import pandas as pd
 
 from ..design.frame import frame_columns
 from ..errors import MixedModelWarning
-from ..lmm.fit import Fit
+from ..results.fit import Fit
 from ..results.workspace import Marginal, marginal, need_gaussian
 from .deletion.case_delete import CaseDeletion, case_delete
 from .influence.one_step import one_step

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from ..covariance.structure import SINGULAR
-from ..lmm.fit import Fit
+from ..results.fit import Fit
 
 __all__ = ["RandomEffectsPCA", "is_singular", "re_pca"]
 

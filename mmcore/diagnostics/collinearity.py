@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from ..errors import UnsupportedError
-from ..lmm.fit import Fit
+from ..results.fit import Fit
 
 __all__ = ["vif"]
 

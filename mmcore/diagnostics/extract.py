@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.sparse as sp
 
-from ..lmm.fit import Fit
+from ..results.fit import Fit
 
 __all__ = ["DesignMatrices", "extract_design"]
 

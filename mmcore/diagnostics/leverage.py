@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from ..errors import UnsupportedError
-from ..lmm.fit import Fit
+from ..results.fit import Fit
 from ..results.workspace import Marginal, marginal, mean_rows
 from .units import by_row, check_level, level_codes, pad
 

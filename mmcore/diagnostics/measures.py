@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from ..errors import UnsupportedError
-from ..lmm.fit import Fit
+from ..results.fit import Fit
 from ..results.workspace import marginal
 from .deletion.case_delete import case_delete
 from .influence.one_step import one_step, plugin_cooks_distance

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from ..errors import DataError, UnsupportedError
-from ..lmm.fit import Fit
+from ..results.fit import Fit
 from ..results.workspace import need_gaussian
 
 __all__ = ["rotate_ranef"]

@@ -10,9 +10,9 @@ import pandas as pd
 from scipy.special import polygamma
 
 from ..errors import UnsupportedError
-from ..glmm.fit import GeneralizedFit
-from ..lmm.fit import Fit
-from ..lmm.lm import LinearFit
+from ..glmm.fit import GeneralizedFit, is_generalized
+from ..lmm.lm import is_lm
+from ..results.fit import Fit
 
 __all__ = ["design_effect", "icc", "r2"]
 
@@ -26,13 +26,13 @@ def _random_variances(fit: Fit) -> dict[str, float]:
     out: dict[str, float] = {}
     for term, Lambda in zip(fit.design.terms, fit.Lambda, strict=True):
         mean = float(np.square(term.columns @ Lambda).sum(axis=1).mean())
-        out[term.group] = out.get(term.group, 0.0) + fit.sigma**2 * mean
+        out[term.group] = out.get(term.group, 0.0) + fit.random_scale**2 * mean
     return out
 
 
 def _residual_variance(fit: Fit, distribution: str = "lognormal") -> float:
     """Mean residual variance: sigma^2 / w, averaged over rows; of a generalised model on the scale of eta."""
-    if isinstance(fit, GeneralizedFit):
+    if is_generalized(fit):
         return _distribution_variance(fit, distribution)
     w = fit.design.weights
     return fit.sigma**2 * (1.0 if w is None else float(np.mean(1.0 / w)))
@@ -132,7 +132,7 @@ def r2(fit: Fit) -> pd.Series:
     residual variance. For ``lm``: ``r2`` and ``adjusted``, as R's summary.
     """
     fit.require_rows("r2")
-    if isinstance(fit, LinearFit):
+    if is_lm(fit):
         return pd.Series({"r2": fit.r_squared, "adjusted": fit.adj_r_squared}, name="r2")
     if not fit.design.terms:
         raise UnsupportedError("r2 is for lm and models with random effects; see the deviance of a glm")

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from ..errors import DataError
-from ..lmm.fit import Fit
+from ..results.fit import Fit
 
 __all__ = ["Units", "by_row", "check_level", "groups_of", "level_codes", "pad", "units"]
 

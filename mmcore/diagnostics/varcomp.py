@@ -7,7 +7,7 @@ import pandas as pd
 
 from ..covariance.blocks import BlockCovariance, structure_for
 from ..covariance.diagonal import Diagonal
-from ..lmm.fit import Fit
+from ..results.fit import Fit
 
 __all__ = ["component_names", "components", "full_components", "sigmas", "varcomp"]
 
@@ -24,14 +24,14 @@ def varcomp(fit: Fit) -> pd.Series:
 
 def full_components(fit: Fit) -> np.ndarray:
     """(1, c) components of the fit itself."""
-    par = fit.criterion_fn.covariance.from_theta(fit.theta.to_numpy())
+    par = fit.covariance.from_theta(fit.theta.to_numpy())
     return components(fit, par[None], np.array([fit.sigma]))
 
 
 def _entries(fit: Fit) -> list[tuple[int, int, int]]:
     """(term, row, column) within the term of every component."""
     out = []
-    for t, structure in enumerate(fit.criterion_fn.covariance.structures):
+    for t, structure in enumerate(fit.covariance.structures):
         diagonal = isinstance(structure, Diagonal)
         k = structure.k
         out += [(t, i, j) for j in range(k) for i in range(j, k) if i == j or not diagonal]
@@ -64,7 +64,7 @@ def components(fit: Fit, par: np.ndarray, sigma: np.ndarray) -> np.ndarray:
 def _standard(fit: Fit) -> BlockCovariance:
     """The covariance of the effects themselves: the criterion's is in the frames of its products."""
     structures = [structure_for(t.structure, len(t.effects), t.homogeneous) for t in fit.design.terms]
-    return BlockCovariance(fit.criterion_fn.covariance.blocks, structures)
+    return BlockCovariance(fit.covariance.blocks, structures)
 
 
 def sigmas(cov: BlockCovariance, par: np.ndarray) -> list[np.ndarray]:

@@ -74,7 +74,7 @@ def solve_mixed(
     return Solved(mixed_solution(setup, objective, result.point), conditional.family, result.status, info)
 
 
-def _from_start(setup: Problem, objective: Laplace, x: np.ndarray, control: Control) -> Result:
+def _from_start(setup: Problem, objective: Laplace, x: np.ndarray, control: Control) -> Result[Point]:
     """The optimum; where the model breaks down at the start, from smaller random effects and means drawn
     together.
     """

@@ -8,40 +8,39 @@ A generalised model at its estimates is a weighted linear mixed model, the *work
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 import pandas as pd
 
+from ..covariance.blocks import BlockCovariance
 from ..design.build import Design
 from ..errors import FitError, MixedModelWarning, UnsupportedError
 from ..families.counts import NegativeBinomial
 from ..families.family import Family
 from ..kernels import Factor
-from ..lmm.criterion import Criterion
-from ..lmm.fit import Fit, fit_design, fit_design_at
+from ..lmm.fit import NO_WEIGHT, checked_response, fit_design, fit_design_at
 from ..optimize.control import Control, OptInfo, Status
-from ..optimize.quasinewton import hessian_by_differences
-from ..results.varcorr import TermCovariance, VarCorr
+from ..results.fit import RESIDUALS, Fit, Kind, LinearEstimates, per_term, readonly
+from ..results.verbs import PredictiveFit
 from .agq import AdaptiveGaussHermite
+from .hessian import beta_block, hessian_of, in_beta, is_unique
 from .irls import null_deviance
-from .laplace import JointLaplace
 from .problem import Solution
 from .solve import solve, solve_at
 from .text import glm_summary
 
-NO_WEIGHT = 1e-200  # in the working model, the weight of a row that has none
 NO_HESSIAN = (
     "is not positive definite at this fit, or theta is one of many with the same covariance (singular)"
 )
 
-__all__ = ["GeneralizedFit", "fit_generalized", "fit_generalized_at"]
+__all__ = ["GeneralizedFit", "fit_generalized", "fit_generalized_at", "is_generalized"]
 
 
-class GeneralizedFit(Fit):
+@dataclass(frozen=True, repr=False)
+class GeneralizedFit(PredictiveFit):
     """A fitted generalised linear model, with or without random effects. Immutable; refits make new ones.
 
     Names are those of :class:`Fit`. ``fitted`` are means, ``eta`` the linear predictor; ``theta``, ``ranef``
@@ -49,17 +48,31 @@ class GeneralizedFit(Fit):
     estimated. ``sigma`` is 1 for binomial, Poisson and negative binomial families.
     """
 
-    family: Family  # type: ignore[assignment]
-    solution: Solution
+    design: Design  # y as the family reads it, X, random terms, weights, offset, labels
+    family: Family
+    solution: Solution  # estimates on the scale of the optimizer, and the model there
+    status: Status
+    optinfo: OptInfo
 
-    _FIELDS = ("design", "family", "solution", "status", "optinfo")
+    @property
+    def kind(self) -> Kind:
+        """``glmm`` with random effects, else ``glm``."""
+        return "glmm" if self.design.terms else "glm"
 
-    def __init__(
-        self, design: Design, family: Family, solution: Solution, status: Status, optinfo: OptInfo
-    ) -> None:
-        values = (design, family, solution, status, optinfo)
-        self.__dict__.update(zip(self._FIELDS, values, strict=True))
-        self.__dict__.update(reml=False, par=solution.par)
+    @property
+    def reml(self) -> bool:
+        """False: there is no restricted likelihood."""
+        return False
+
+    @property
+    def par(self) -> np.ndarray:
+        """(n_par,) covariance parameters as optimized."""
+        return self.solution.par
+
+    @property
+    def covariance(self) -> BlockCovariance:
+        """From ``par`` to Lambda and Sigma."""
+        return self.solution.covariance
 
     # ---- numbers ----------------------------------------------------------------------------------------
 
@@ -77,7 +90,7 @@ class GeneralizedFit(Fit):
     def beta(self) -> np.ndarray:
         """(p,) fixed effects."""
         p = self.design.p
-        return _readonly(np.linalg.solve(self.solution.R, self.solution.gamma) if p else np.zeros(0))
+        return readonly(np.linalg.solve(self.solution.R, self.solution.gamma) if p else np.zeros(0))
 
     @property
     def eta(self) -> pd.Series:
@@ -85,38 +98,24 @@ class GeneralizedFit(Fit):
         return pd.Series(self.solution.at.eta, index=self.design.index, name="eta")
 
     @cached_property
-    def Lambda(self) -> tuple[np.ndarray, ...]:
-        """Per term, (k, k) lower relative covariance factor."""
-        return tuple(_readonly(L) for L in self.solution.covariance.Lambda(self.par))
-
-    @cached_property
     def b(self) -> tuple[np.ndarray, ...]:
         """Per term, (L, k) conditional modes of the random effects."""
-        if self.solution.point is None:
+        if self.solution.point is None or self.solution.objective is None:
             return ()
-        return self._by_term([b[0].T for b in self.solution.point.modes.b])
+        modes = [b[0].T for b in self.solution.point.modes.b]
+        return per_term(self.design.terms, self.solution.objective.system.blocks, modes)
 
     @cached_property
-    def _condvar(self) -> tuple[np.ndarray, ...]:
-        if self.solution.point is None:
+    def condvar_values(self) -> tuple[np.ndarray, ...]:
+        """Per term, (L, k, k) covariance of b given y at the modes; beta is taken as known."""
+        if self.solution.point is None or self.solution.objective is None:
             return ()
         levels = self.solution.point.modes.factor.levels()
-        return self._by_term([self.sigma**2 * c.transpose(2, 0, 1) for c in levels], square=True)
-
-    def _by_term(self, blocks: list[np.ndarray], square: bool = False) -> tuple[np.ndarray, ...]:
-        """Cut per-block arrays (L, K[, K]) into one per term, in the order of the design."""
-        out: list[np.ndarray] = [np.empty(0)] * len(self.design.terms)
-        assert self.solution.objective is not None
-        for block, values in zip(self.solution.objective.system.blocks, blocks, strict=True):
-            at = 0
-            for t in block.terms:
-                rows = slice(at, at + len(self.design.terms[t].effects))
-                out[t] = _readonly(np.ascontiguousarray(values[:, rows, rows] if square else values[:, rows]))
-                at = rows.stop
-        return tuple(out)
+        blocks = [self.random_scale**2 * c.transpose(2, 0, 1) for c in levels]
+        return per_term(self.design.terms, self.solution.objective.system.blocks, blocks, square=True)
 
     @cached_property
-    def working(self) -> Fit:
+    def working(self) -> LinearEstimates:
         """The working linear mixed model at this theta: response z, weights W, residual variance sigma^2.
 
         Its generalised least-squares beta is that of a GLM, but not the Laplace estimate of a mixed model.
@@ -133,19 +132,6 @@ class GeneralizedFit(Fit):
     def state(self) -> Factor:
         """The factor of V of the working model."""
         return self.working.state
-
-    @property
-    def criterion_fn(self) -> Criterion:
-        """The criterion of the working model."""
-        return self.working.criterion_fn
-
-    def diag_Vinv(self) -> np.ndarray:
-        """(n,) diagonal of V^-1 of the working model."""
-        return self.working.diag_Vinv()
-
-    def solve_V(self, B: np.ndarray) -> np.ndarray:
-        """V^-1 B of the working model."""
-        return self.working.solve_V(B)
 
     @cached_property
     def XtVinvX_inv(self) -> np.ndarray:
@@ -164,7 +150,7 @@ class GeneralizedFit(Fit):
                 "the information about the fixed effects is not positive definite at this fit: some means are at "
                 "their limit. Look for a factor level or a covariate that separates the responses"
             ) from error
-        return _readonly(half.T @ half)
+        return readonly(half.T @ half)
 
     # ---- dispersion and likelihood ------------------------------------------------------------------------
 
@@ -272,11 +258,6 @@ class GeneralizedFit(Fit):
         return point.f - h + self._minus2loglik
 
     @property
-    def loglik(self) -> float:
-        """-criterion / 2."""
-        return -0.5 * self.criterion
-
-    @property
     def loglik_full(self) -> float:
         """Log-likelihood with every constant: comparable between Laplace and quadrature, unlike lme4's
         ``loglik``.
@@ -295,74 +276,28 @@ class GeneralizedFit(Fit):
 
     @property
     def hessian(self) -> np.ndarray:
-        """(p + n_par,) square: second derivatives of the criterion in (beta, covariance parameters), mixed
-        models.
+        """(p + n_par,) square: second derivatives of the criterion in (beta, covariance parameters), mixed models.
 
-        Differences of the exact gradient; covariance parameters are those of the optimiser's coordinates.
+        Differences of the exact gradient; covariance parameters are those of the optimizer's coordinates.
         """
-        H, p, R = self._hessian.copy(), self.design.p, self.solution.R
-        H[:p] = R.T @ H[:p]
-        H[:, :p] = H[:, :p] @ R
-        return _readonly(H)
+        return readonly(in_beta(self.solution, self._hessian))
 
     @cached_property
     def _hessian(self) -> np.ndarray:
-        """The same in (gamma, covariance parameters), gamma = R beta, which are of comparable sizes."""
-        s = self.solution
-        if s.objective is None or s.point is None or isinstance(s.objective, JointLaplace):
-            raise UnsupportedError("a Hessian in (beta, theta) exists for mixed models with nagq >= 1 only")
-        with np.errstate(all="ignore"):
-            return hessian_by_differences(s.objective, s.point)
-
-    @property
-    def vcov_rx(self) -> pd.DataFrame:
-        """sigma^2 (X'V^-1X)^-1 of the working model: theta is taken as known (lme4's use.hessian = FALSE)."""
-        return self._labelled(self.dispersion * self.XtVinvX_inv)
+        return hessian_of(self.solution)
 
     @cached_property
     def _hessian_block(self) -> np.ndarray | None:
-        """(p, p) block of 2 H^-1, or None where H is not positive definite or belongs to one theta of many.
-
-        Parameters that the criterion does not depend on are left out.
-        """
-        if not self.solution.covariance.is_unique(self.par):
-            return None
-        H, p = self._hessian, self.design.p
-        if not np.isfinite(H).all():
-            return None
-        flat = np.abs(H[p:, p:]).sum(axis=1) <= 1e-8 * np.abs(H).max()
-        keep = np.concatenate([np.ones(p, bool), ~flat])
-        values, vectors = np.linalg.eigh(H[np.ix_(keep, keep)])
-        if values.min() <= 1e-10 * values.max():
-            return None
-        half = np.linalg.solve(self.solution.R, vectors[:p])
-        return 2.0 * (half / values) @ half.T
+        return beta_block(self.solution, self._hessian) if is_unique(self.solution) else None
 
     @property
-    def vcov_hessian(self) -> pd.DataFrame:
-        """Fixed-effects block of twice the inverse Hessian of the criterion: uncertainty of theta included.
-
-        lme4's default for nagq >= 1, without the noise of its finite differences. Raises UnsupportedError
-        for a GLM, for nagq = 0, where the Hessian is not positive definite, and where a variance is zero whose
-        effect comes before one that is not: then many theta have the same covariance, and each has another
-        Hessian (lme4 gives that of the one it stopped at).
-        """
-        block = self._hessian_block
-        if block is None:
-            raise UnsupportedError(f"the Hessian of the criterion {NO_HESSIAN}: use vcov_rx")
-        return self._labelled(block)
-
-    @property
-    def vcov(self) -> pd.DataFrame:
-        """Covariance of the fixed effects: ``vcov_hessian`` for a mixed model (nagq >= 1), ``vcov_rx``
-        otherwise.
-        """
-        names = list(self.design.x_names)
-        return pd.DataFrame(self._vcov[0], index=names, columns=names)
+    def vcov_values(self) -> np.ndarray:
+        """(p, p) covariance of the fixed effects: by the Hessian, or by the working model (see ``vcov_type``)."""
+        return self._vcov[0]
 
     @property
     def vcov_type(self) -> str:
-        """Where ``vcov`` comes from: ``hessian`` or ``rx``."""
+        """Where ``vcov`` comes from: ``hessian`` for a mixed model with nagq >= 1, else ``rx``."""
         return self._vcov[1]
 
     @cached_property
@@ -386,30 +321,25 @@ class GeneralizedFit(Fit):
         return pd.DataFrame(values, index=names, columns=names)
 
     @property
-    def se(self) -> pd.Series:
-        """Standard errors: square roots of the diagonal of ``vcov``."""
-        return pd.Series(np.sqrt(np.diag(self._vcov[0])), index=list(self.design.x_names), name="se")
-
-    # ---- labelled -----------------------------------------------------------------------------------------
-
-    @cached_property
-    def theta(self) -> pd.Series:
-        """Covariance parameters in lme4's order and names."""
-        names: list[str] = []
-        for term, structure in zip(self.design.terms, self.solution.covariance.structures, strict=True):
-            names += [f"{term.group}.{name}" for name in structure.theta_names(term.effects)]
-        return pd.Series(self.solution.covariance.theta(self.par), index=names, name="theta", dtype=float)
+    def vcov_rx(self) -> pd.DataFrame:
+        """sigma^2 (X'V^-1X)^-1 of the working model: theta is taken as known (lme4's use.hessian = FALSE)."""
+        return self._labelled(self.dispersion * self.XtVinvX_inv)
 
     @property
-    def varcorr(self) -> VarCorr:
-        """Covariances of the random effects; a residual standard deviation only where the dispersion is
-        estimated.
+    def vcov_hessian(self) -> pd.DataFrame:
+        """Fixed-effects block of twice the inverse Hessian of the criterion: uncertainty of theta included.
+
+        lme4's default for nagq >= 1, without the noise of its finite differences. Raises UnsupportedError
+        for a GLM, for nagq = 0, where the Hessian is not positive definite, and where a variance is zero whose
+        effect comes before one that is not: then many theta have the same covariance, and each has another
+        Hessian (lme4 gives that of the one it stopped at).
         """
-        terms = [
-            TermCovariance(t.group, t.effects, self.dispersion * (L @ L.T))
-            for t, L in zip(self.design.terms, self.Lambda, strict=True)
-        ]
-        return VarCorr(terms, None if self.family.dispersion_known else self.sigma)
+        block = self._hessian_block
+        if block is None:
+            raise UnsupportedError(f"the Hessian of the criterion {NO_HESSIAN}: use vcov_rx")
+        return self._labelled(block)
+
+    # ---- labelled -----------------------------------------------------------------------------------------
 
     @cached_property
     def fitted_marginal(self) -> np.ndarray:
@@ -437,7 +367,7 @@ class GeneralizedFit(Fit):
             values = values / self.family.link.slopes(at.eta, at.mu)[0]
         elif type == "deviance":
             values = np.sign(values) * np.sqrt(conditional.deviance_terms(at))
-        elif type != "response":
+        elif type not in RESIDUALS:
             raise UnsupportedError(
                 f"resid(type={type!r}) is not one of 'response', 'pearson', 'deviance', 'working'"
             )
@@ -461,18 +391,18 @@ class GeneralizedFit(Fit):
         """Text in the layout of R's summary() of a glm or glmer fit."""
         return glm_summary(self)
 
+    def fit_to(self, design: Design) -> GeneralizedFit:
+        """The same model of another design with the same terms, from this theta; an estimated size is estimated."""
+        family = self.family
+        if isinstance(family, NegativeBinomial) and self.solution.size_estimated:
+            family = replace(family, theta=None)
+        start = {"theta": self.theta.to_numpy()} if self.is_mixed else None
+        return fit_generalized(design, family, nagq=self.solution.nagq, start=start, quiet=True)
+
     def refit(self, y: Any) -> GeneralizedFit:
-        """The same model for another response, rows in the order of this fit; a negative binomial size is
-        kept.
-        """
-        design = self.design.with_response(np.asarray(y, float))
+        """The same model for another response, rows in the order of this fit; a negative binomial size is kept."""
+        design = self.design.with_response(checked_response(self.design, y))
         return fit_generalized(design, self.family, nagq=self.solution.nagq, quiet=True)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {name: self.__dict__[name] for name in (*self._FIELDS, "reml", "par")}
-
-    def __setstate__(self, state: Mapping[str, Any]) -> None:
-        self.__dict__.update(state)
 
     @property
     def size(self) -> float:
@@ -480,6 +410,11 @@ class GeneralizedFit(Fit):
         if not isinstance(self.family, NegativeBinomial):
             raise UnsupportedError(f"family {self.family.name} has no size parameter")
         return self.family.size
+
+
+def is_generalized(fit: Fit) -> TypeGuard[GeneralizedFit]:
+    """Whether a fit is of a generalized model."""
+    return fit.family is not None
 
 
 def fit_generalized(
@@ -506,8 +441,3 @@ def fit_generalized_at(
     """The model at given parameters, nothing optimised but the conditional modes (and beta if nagq is 0)."""
     solved = solve_at(design, family, theta, beta, nagq=nagq)
     return GeneralizedFit(design, solved.family, solved.solution, solved.status, solved.info)
-
-
-def _readonly(a: np.ndarray) -> np.ndarray:
-    a.flags.writeable = False
-    return a

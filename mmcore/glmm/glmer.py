@@ -13,9 +13,9 @@ from ..errors import ConvergenceWarning, DataError, MixedModelWarning, Separatio
 from ..families.continuous import Gaussian
 from ..families.family import Family
 from ..families.names import family_named
-from ..lmm.fit import Fit
+from ..lmm.fit import LinearMixedFit, singular_warning
 from ..lmm.lmer import fit_at as linear_at
-from ..lmm.lmer import lmer, singular_warning
+from ..lmm.lmer import lmer
 from ..optimize.control import Control, Status
 from .fit import GeneralizedFit, fit_generalized, fit_generalized_at
 from .response import reader, with_trials
@@ -101,7 +101,7 @@ def glmer(
     na_action: str = "omit",
     start: Sequence[float] | Mapping[str, Any] | None = None,
     control: Control | None = None,
-) -> Fit:
+) -> GeneralizedFit | LinearMixedFit:
     """Fit a generalised linear mixed model by maximum likelihood: g(E y) = X beta + Z b, b ~ N(0, Sigma).
 
     Fixed effects and covariance parameters are estimated together with the exact gradient of the approximated
@@ -159,7 +159,7 @@ def fit_at(
     contrasts: Mapping[str, Any] | None = None,
     na_action: str = "omit",
     sigma: float | None = None,
-) -> Fit:
+) -> GeneralizedFit | LinearMixedFit:
     """The model at given parameters, nothing optimized: what a comparison at fixed parameters stands on.
 
     Linear mixed models (``family=None``): theta in lme4's order; ``reml``, ``sigma`` as in ``lmer``.

@@ -12,13 +12,14 @@ from ..design.build import Design
 from ..errors import DataError, UnsupportedError
 from ..families.counts import NegativeBinomial
 from ..families.family import Family
+from ..lmm.fit import checked_theta
 from ..optimize.control import Control, Status
 from .estimate import mixed_solution, optimizer_info, solve_glm, solve_mixed
 from .laplace import JointLaplace
 from .problem import Solved, problem_of
 from .response import bind_design
 from .size import solve_size
-from .start import checked_beta, checked_theta, start_fixed, start_point
+from .start import checked_beta, start_fixed, start_point
 
 __all__ = ["solve", "solve_at"]
 
@@ -63,7 +64,7 @@ def solve_at(design: Design, family: Family, theta: Any, beta: Any, *, nagq: int
     if not design.terms:
         raise UnsupportedError("a model without random effects has no theta to be evaluated at; use mm.glm")
     setup = problem_of(design, nagq)
-    values, fixed = checked_theta(setup, theta), checked_beta(setup, beta)
+    values, fixed = checked_theta(theta, setup.covariance), checked_beta(setup, beta)
     if fixed is None and nagq > 0 and len(setup.Q):
         raise DataError("beta must be given: the likelihood is a function of theta and beta")
     if values is None:

@@ -10,10 +10,11 @@ import numpy as np
 from ..covariance.blocks import BlockCovariance
 from ..errors import DataError
 from ..families.family import Conditional, Working
+from ..lmm.fit import checked_theta
 from .irls import irls
 from .problem import START_RANGE, Problem
 
-__all__ = ["checked_beta", "checked_theta", "start_fixed", "start_point"]
+__all__ = ["checked_beta", "start_fixed", "start_point"]
 
 
 def start_point(
@@ -47,16 +48,9 @@ def _given(setup: Problem, start: Any) -> tuple[np.ndarray | None, np.ndarray | 
             f"start has the unknown entries {', '.join(sorted(map(str, unknown)))}; use theta and beta"
         )
     beta = parts.get("beta", parts.get("fixef"))
-    return checked_theta(setup, parts.get("theta")), checked_beta(setup, beta)
-
-
-def checked_theta(setup: Problem, theta: Any) -> np.ndarray | None:
-    if theta is None:
-        return None
-    values, n = np.asarray(theta, float).ravel(), setup.covariance.n_theta
-    if len(values) != n or not np.isfinite(values).all():
-        raise DataError(f"theta needs {n} finite values for this model, got {len(values)}: {values!r}")
-    return values
+    theta = parts.get("theta")
+    values = None if theta is None else checked_theta(theta, setup.covariance)
+    return values, checked_beta(setup, beta)
 
 
 def checked_beta(setup: Problem, beta: Any) -> np.ndarray | None:

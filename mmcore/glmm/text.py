@@ -4,13 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ..results.text import (
-    coefficient_text,
-    correlation_table,
-    format_columns,
-    quantile_text,
-    random_table,
-)
+from ..results.text import coefficient_text, correlation_table, format_columns, quantile_text, random_table
 
 if TYPE_CHECKING:
     from .fit import GeneralizedFit

@@ -11,7 +11,8 @@ import scipy.optimize
 
 from ..errors import FitError, UnsupportedError
 from ..optimize.control import Control
-from .fit import Fit, fit_design
+from ..results.fit import Fit, LinearEstimates
+from .fit import fit_design
 
 __all__ = ["METHODS", "all_fit"]
 
@@ -37,14 +38,14 @@ def all_fit(fit: Fit, methods: Sequence[str] = METHODS, starts: Sequence[float] 
         raise UnsupportedError(
             f"all_fit does not know the method {unknown[0]!r}; it has {', '.join(METHODS)}"
         )
-    rows = [_one(fit, method, start) for method in methods for start in starts]
+    rows = [_one(fit.working, method, start) for method in methods for start in starts]
     table = pd.DataFrame(rows)
     best = min(float(table["criterion"].min()), fit.criterion)
     table.insert(3, "excess", table["criterion"] - best)
     return table.sort_values("criterion", kind="stable", ignore_index=True)
 
 
-def _one(fit: Fit, method: str, start: float) -> dict[str, object]:
+def _one(fit: LinearEstimates, method: str, start: float) -> dict[str, object]:
     begin = time.perf_counter()
     theta, criterion, evaluations, converged = (_newton if method == "newton" else _scipy)(fit, method, start)
     return {
@@ -61,19 +62,19 @@ def _one(fit: Fit, method: str, start: float) -> dict[str, object]:
 def _identity(fit: Fit, start: float) -> np.ndarray:
     """Parameters of Lambda = start * identity, as far as the structures allow it."""
     par = np.zeros(len(fit.par))
-    par[fit.criterion_fn.covariance.scale_index()] = start
+    par[fit.covariance.scale_index()] = start
     return par
 
 
-def _newton(fit: Fit, method: str, start: float) -> tuple[np.ndarray, float, int, bool]:
+def _newton(fit: LinearEstimates, method: str, start: float) -> tuple[np.ndarray, float, int, bool]:
 
-    theta = fit.criterion_fn.covariance.theta(_identity(fit, start))
+    theta = fit.covariance.theta(_identity(fit, start))
     control = Control(restarts=False)
     found = fit_design(fit.design, reml=fit.reml, start=theta, sigma=fit.state.like.sigma, control=control)
     return found.par, found.criterion, found.optinfo.evaluations, found.converged
 
 
-def _scipy(fit: Fit, method: str, start: float) -> tuple[np.ndarray, float, int, bool]:
+def _scipy(fit: LinearEstimates, method: str, start: float) -> tuple[np.ndarray, float, int, bool]:
     fn = fit.criterion_fn
 
     def value(par: np.ndarray) -> float:
@@ -102,7 +103,7 @@ def _scipy(fit: Fit, method: str, start: float) -> tuple[np.ndarray, float, int,
 
 def _distance(fit: Fit, par: np.ndarray) -> float:
     """Largest difference of Lambda Lambda' from the fit's, relative to its largest entry or 1."""
-    ours = fit.criterion_fn.covariance.Lambda(par)
+    ours = fit.covariance.Lambda(par)
     pairs = [(a @ a.T, b @ b.T) for a, b in zip(ours, fit.Lambda, strict=True)]
     size = max(1.0, max(float(np.abs(b).max()) for _, b in pairs))
     return max(float(np.abs(a - b).max()) for a, b in pairs) / size

@@ -5,28 +5,31 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from math import log, pi
-from typing import Any
+from typing import Any, ClassVar, TypeGuard
 
 import numpy as np
 import pandas as pd
 
 from ..design.build import Design, build
-from ..errors import DataError, UnsupportedError
+from ..errors import UnsupportedError
+from ..results.fit import Fit, Kind, LinearEstimates
 from ..results.text import coefficient_text, format_p, quantile_text
-from .fit import Fit, fit_design
+from ..results.update import changed_arguments
+from ..results.verbs import PredictiveFit
+from .fit import NO_WEIGHT, checked_response, fit_design
 
-NO_WEIGHT = 1e-200  # of a row whose weight is zero
-
-__all__ = ["LinearFit", "fit_linear", "lm"]
+__all__ = ["LinearFit", "fit_linear", "is_lm", "lm"]
 
 
-@dataclass(frozen=True)
-class LinearFit(Fit):
+@dataclass(frozen=True, repr=False)
+class LinearFit(LinearEstimates, PredictiveFit):
     """A least-squares fit. Names are those of :class:`Fit`; there are no random effects.
 
     ``sigma`` has the denominator n - p; ``criterion`` is -2 log-likelihood at the ML variance rss / n, as R's
     logLik of an lm. Rows of weight zero have fitted values and residuals and count for nothing else.
     """
+
+    kind: ClassVar[Kind] = "lm"
 
     @property
     def nobs(self) -> int:
@@ -112,12 +115,22 @@ class LinearFit(Fit):
             parts.append(f"dropped, rank deficient: {', '.join(dropped)}")
         return "\n\n".join(parts)
 
+    def update(self, formula: str | None = None, data: Any = None, **changes: Any) -> LinearFit:
+        """The model fitted again with some arguments changed, e.g. ``fit.update("~ . + x")``.
+
+        ``formula`` may use ``.`` for what stands on that side now; ``data=None`` takes the model frame. Other
+        arguments are those of :func:`mmcore.lm`; those not given are kept.
+        """
+        text, rows, arguments = changed_arguments(self, formula, data, changes, {}, frozenset())
+        return lm(text, rows, **arguments)
+
+    def fit_to(self, design: Design) -> LinearFit:
+        """Least squares for another design."""
+        return fit_linear(design)
+
     def refit(self, y: Any) -> LinearFit:
         """The same model for another response, rows in the order of this fit."""
-        values = np.asarray(y, float)
-        if values.shape != (self.design.n,):
-            raise DataError(f"refit needs {self.design.n} values of the response, got shape {values.shape}")
-        return fit_linear(self.design.with_response(values))
+        return fit_linear(self.design.with_response(checked_response(self.design, y)))
 
 
 def _closing(fit: LinearFit) -> str:
@@ -134,10 +147,15 @@ def _closing(fit: LinearFit) -> str:
     return text
 
 
+def is_lm(fit: Fit) -> TypeGuard[LinearFit]:
+    """Whether a fit is a linear model without random effects."""
+    return fit.kind == "lm"
+
+
 def fit_linear(design: Design) -> LinearFit:
     """Least squares for a design without random terms."""
     base = fit_design(_weighted(design), reml=True)
-    parts = {f.name: getattr(base, f.name) for f in fields(base)}
+    parts = {f.name: getattr(base, f.name) for f in fields(LinearEstimates)}
     return LinearFit(**{**parts, "design": design})
 
 

@@ -2,35 +2,18 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from ..design.build import Design, build
-from ..errors import ConvergenceWarning, SingularWarning, UnsupportedError
+from ..design.build import build
+from ..errors import UnsupportedError
 from ..optimize.control import Control
-from .fit import Fit, fit_design, fit_design_at
+from .fit import LinearMixedFit, fit_data, fit_design_at, fit_partitions, warned
 from .partitions import chunked_products, is_chunked
-from .varident import ResidualGroups, fit_varident, residual_groups
 
-__all__ = ["fit_at", "lmer", "singular_warning"]
-
-
-def _warn(fit: Fit) -> Fit:
-    if not fit.converged:
-        warnings.warn(ConvergenceWarning(fit.status.value), stacklevel=3)
-    elif fit.is_singular:
-        warnings.warn(singular_warning(fit), stacklevel=3)
-    return fit
-
-
-def singular_warning(fit: Fit) -> SingularWarning:
-    """What to say of a fit on the boundary."""
-    names = ", ".join(fit.singular_terms())
-    return SingularWarning(f"boundary (singular) fit: a variance of {names} is zero or a correlation is +-1")
+__all__ = ["fit_at", "lmer"]
 
 
 def lmer(
@@ -46,7 +29,7 @@ def lmer(
     sigma: float | None = None,
     residual: str | None = None,
     control: Control | None = None,
-) -> Fit:
+) -> LinearMixedFit:
     """Fit a linear mixed model, y = X beta + Z b + e, by REML or maximum likelihood.
 
     Not for non-Gaussian responses, nor for models without a random term (use ``lm``).
@@ -70,7 +53,7 @@ def lmer(
 
     Returns
     -------
-    Fit
+    LinearMixedFit
 
     Raises
     ------
@@ -85,27 +68,13 @@ def lmer(
         chunked, products = chunked_products(
             formula, data, weights=weights, offset=offset, contrasts=contrasts
         )
-        return _warn(
-            fit_design(chunked, reml=reml, start=start, sigma=sigma, control=control, products=products)
+        return warned(fit_partitions(chunked, products, reml=reml, start=start, sigma=sigma, control=control))
+    return warned(
+        fit_data(
+            formula, data, reml=reml, weights=weights, offset=offset, contrasts=contrasts, na_action=na_action,
+            start=start, sigma=sigma, residual=residual, control=control,
         )
-    design = build(formula, data, weights=weights, offset=offset, contrasts=contrasts, na_action=na_action)
-    if not design.terms:
-        raise UnsupportedError(
-            f"{formula!r} has no random-effects term such as (1 | g); use mm.lm for a linear model"
-        )
-    if residual is not None:
-        return _warn(_fit_varident(design, residual_groups(residual, data, design), reml, sigma, control))
-    return _warn(fit_design(design, reml=reml, start=start, sigma=sigma, control=control))
-
-
-def _fit_varident(
-    design: Design, groups: ResidualGroups, reml: bool, sigma: float | None, control: Control | None
-) -> Fit:
-    def at_weights(weighted: Design, theta: Any) -> Fit:
-        return fit_design(weighted, reml=reml, start=theta, sigma=sigma, control=control)
-
-    fit, found = fit_varident(design, groups, at_weights, reml)
-    return replace(fit, residual=found)
+    )  # fmt: skip
 
 
 def fit_at(
@@ -119,7 +88,7 @@ def fit_at(
     contrasts: Mapping[str, str] | None = None,
     na_action: str = "omit",
     sigma: float | None = None,
-) -> Fit:
+) -> LinearMixedFit:
     """The model at a given theta, nothing optimized: what a comparison at fixed theta and a profile stand on.
 
     ``theta`` in lme4's order (``fit.theta``). Equals mkMerMod after evaluating lme4's deviance function at

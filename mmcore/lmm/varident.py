@@ -9,8 +9,8 @@ in rows scaled by the square roots of the weights. Pinheiro & Bates 2000, sectio
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -20,24 +20,11 @@ from ..design.build import Design
 from ..design.columns import as_factor, from_series
 from ..errors import DataError, FitError, FormulaError
 from ..kernels.whitened import whitened_rows
+from ..results.groups import ResidualGroups
 
-__all__ = ["ResidualGroups", "fit_varident", "residual_groups"]
+__all__ = ["fit_varident", "residual_groups"]
 
 _SYNTAX = re.compile(r"\s*varident\(\s*(?:`(?P<quoted>[^`]+)`|(?P<plain>[A-Za-z.][\w.]*))\s*\)\s*")
-
-
-@dataclass(frozen=True, slots=True)
-class ResidualGroups:
-    """The grouping of the residual variance."""
-
-    group: str  # column
-    levels: tuple[str, ...]  # (L,) levels that occur; the first has ratio 1
-    codes: np.ndarray  # (n,) level of each row used
-    ratio: np.ndarray  # (L,) residual sd relative to the first level's
-
-    def to_dict(self, sigma: float) -> Mapping[str, float]:
-        """Residual standard deviation by level."""
-        return {level: float(sigma * r) for level, r in zip(self.levels, self.ratio, strict=True)}
 
 
 def residual_groups(text: str, data: Any, design: Design) -> ResidualGroups:

@@ -8,14 +8,13 @@ that ends there looks for a lower point beside it before it is believed.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 from scipy.linalg.lapack import dpotrf, dpotrs, dsyevd
 
 from ..covariance.blocks import BlockCovariance
 from ..errors import FitError
-from ..glmm.laplace import Point
 from .control import Control, Status
 from .newton import FEW, is_sharp
 
@@ -34,41 +33,68 @@ ACCURATE = 1e-21  # decrement of the modes with which a final point is left as i
 Box = tuple[np.ndarray, np.ndarray] | None  # lower and upper limits of x; None: no limits
 
 
-class Objective(Protocol):
+class Modes(Protocol):
+    """Conditional modes of the random effects."""
+
+    @property
+    def decrement(self) -> float:
+        """What the last step of their iteration promised."""
+
+
+class Point(Protocol):
+    """An objective evaluated."""
+
+    @property
+    def x(self) -> np.ndarray:
+        """Where."""
+
+    @property
+    def f(self) -> float:
+        """The value to minimize."""
+
+    @property
+    def modes(self) -> Modes:
+        """The conditional modes there."""
+
+
+PointT = TypeVar("PointT", bound=Point)
+
+
+class Objective(Protocol[PointT]):
     """What the minimiser needs."""
 
     p: int  # leading entries of x that are not covariance parameters
     covariance: BlockCovariance
     n_random: int  # random effects in all
 
-    def at(self, x: np.ndarray, tolerance: float = ...) -> Point: ...
+    def at(self, x: np.ndarray, tolerance: float = ...) -> PointT: ...
 
-    def keep(self, point: Point) -> None: ...
+    def keep(self, point: PointT) -> None: ...
 
-    def gradient(self, point: Point) -> np.ndarray: ...
+    def gradient(self, point: PointT) -> np.ndarray: ...
 
-    def expected_hessian(self, point: Point) -> np.ndarray: ...
+    def expected_hessian(self, point: PointT) -> np.ndarray: ...
 
 
 @dataclass(frozen=True, slots=True)
-class Result:
+class Result(Generic[PointT]):
     """Where the minimiser stopped."""
 
-    point: Point
+    point: PointT
     gradient: np.ndarray  # at the last point at which it was taken
     status: Status
     iterations: int  # gradients taken, all starts
 
 
 @dataclass(frozen=True, slots=True)
-class _Run:
-    point: Point
+class _Run(Generic[PointT]):
+    point: PointT
     gradient: np.ndarray
     status: Status
     iterations: int
 
 
-def quasi_newton(objective: Objective, start: np.ndarray, control: Control) -> Result:
+def quasi_newton(objective: Objective[PointT], start: np.ndarray, control: Control) -> Result[PointT]:
     """Minimise from ``start``; x is kept within the bounds of the covariance structures."""
     box = _box(objective)
     run = _descend(objective, start, control, box)
@@ -95,7 +121,7 @@ def quasi_newton(objective: Objective, start: np.ndarray, control: Control) -> R
     return Result(final or point, run.gradient, status, used)
 
 
-def hessian_by_differences(objective: Objective, point: Point, step: float = 1e-4) -> np.ndarray:
+def hessian_by_differences(objective: Objective[PointT], point: PointT, step: float = 1e-4) -> np.ndarray:
     """(m, m) Hessian at a point: central differences of the exact gradient.
 
     Steps are ``step`` standard errors of the working model: the relative error is about 1e-10, truncation and rounding
@@ -114,7 +140,7 @@ def hessian_by_differences(objective: Objective, point: Point, step: float = 1e-
 # --- one run ------------------------------------------------------------------------------------------------
 
 
-def _descend(objective: Objective, x: np.ndarray, control: Control, box: Box) -> _Run:
+def _descend(objective: Objective[PointT], x: np.ndarray, control: Control, box: Box) -> _Run[PointT]:
     here = objective.at(x, ROUGH)
     if not np.isfinite(here.f):
         raise FitError("the likelihood is not finite at the start: give another start")
@@ -179,7 +205,7 @@ def _solve(B: np.ndarray, g: np.ndarray) -> np.ndarray:
     return vectors @ ((vectors.T @ g) / values)
 
 
-def _cap(objective: Objective, x: np.ndarray, step: np.ndarray) -> np.ndarray:
+def _cap(objective: Objective[PointT], x: np.ndarray, step: np.ndarray) -> np.ndarray:
     """Shorten a step that would change a covariance parameter by more than three quarters of the largest."""
     par, change = x[objective.p :], step[objective.p :]
     if not len(par):
@@ -189,7 +215,7 @@ def _cap(objective: Objective, x: np.ndarray, step: np.ndarray) -> np.ndarray:
     return step * (limit / longest) if longest > limit else step
 
 
-def _try(objective: Objective, x: np.ndarray, tolerance: float | None = None) -> Point | None:
+def _try(objective: Objective[PointT], x: np.ndarray, tolerance: float | None = None) -> PointT | None:
     """The point, or None where the model breaks down."""
     try:
         point = objective.at(x) if tolerance is None else objective.at(x, tolerance)
@@ -199,8 +225,8 @@ def _try(objective: Objective, x: np.ndarray, tolerance: float | None = None) ->
 
 
 def _search(
-    objective: Objective, here: Point, g: np.ndarray, step: np.ndarray, noise: float, box: Box
-) -> Point | None:
+    objective: Objective[PointT], here: PointT, g: np.ndarray, step: np.ndarray, noise: float, box: Box
+) -> PointT | None:
     """Backtracking with a parabola through value and slope; trial points are kept within the box.
 
     Modes are found as exactly as the expected progress asks for.
@@ -235,7 +261,7 @@ def _update(B: np.ndarray, step: np.ndarray, y: np.ndarray) -> np.ndarray:
 # --- boundaries ---------------------------------------------------------------------------------------------
 
 
-def _box(objective: Objective) -> Box:
+def _box(objective: Objective[PointT]) -> Box:
     bounds = objective.covariance.bounds
     if bounds is None:
         return None
@@ -243,16 +269,16 @@ def _box(objective: Objective) -> Box:
     return np.concatenate([-free, bounds[0]]), np.concatenate([free, bounds[1]])
 
 
-def _at_bound(objective: Objective, x: np.ndarray, box: Box) -> bool:
+def _at_bound(objective: Objective[PointT], x: np.ndarray, box: Box) -> bool:
     return box is not None and bool(((x <= box[0]) | (x >= box[1]))[objective.p :].any())
 
 
-def _small_scales(objective: Objective, x: np.ndarray, limit: float) -> np.ndarray:
+def _small_scales(objective: Objective[PointT], x: np.ndarray, limit: float) -> np.ndarray:
     index = objective.p + objective.covariance.scale_index()
     return index[np.abs(x[index]) < limit]
 
 
-def _beside_boundary(objective: Objective, point: Point) -> Point | None:
+def _beside_boundary(objective: Objective[PointT], point: PointT) -> PointT | None:
     """A lower point some way off a scale that is nearly zero, or a lower one among other patterns of
     signs.
     """
@@ -271,7 +297,7 @@ def _beside_boundary(objective: Objective, point: Point) -> Point | None:
     return None
 
 
-def _other_starts(objective: Objective, point: Point) -> list[np.ndarray]:
+def _other_starts(objective: Objective[PointT], point: PointT) -> list[np.ndarray]:
     """Starts from all over the covariance parameters, where the optimum found is not sharp and runs are cheap."""
     p, covariance = objective.p, objective.covariance
     scales, par = covariance.scale_index(), point.x[p:].copy()
@@ -282,7 +308,7 @@ def _other_starts(objective: Objective, point: Point) -> list[np.ndarray]:
     return [np.concatenate([point.x[:p], other]) for other in starts]
 
 
-def _attempt(objective: Objective, x: np.ndarray, control: Control, box: Box) -> _Run | None:
+def _attempt(objective: Objective[PointT], x: np.ndarray, control: Control, box: Box) -> _Run[PointT] | None:
     """A run from another start, or None if it breaks down."""
     try:
         return _descend(objective, x, control, box)
@@ -296,7 +322,7 @@ def _shifted(x: np.ndarray, position: int, size: float) -> np.ndarray:
     return out
 
 
-def _snap(objective: Objective, point: Point) -> tuple[Point, bool]:
+def _snap(objective: Objective[PointT], point: PointT) -> tuple[PointT, bool]:
     """Put scales that vanish exactly on zero if the objective does not mind."""
     small = _small_scales(objective, point.x, ZERO)
     if not len(small):

@@ -9,16 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from ..errors import DataError, FormulaError, UnsupportedError
 from ..formula.parse import parse
-
-if TYPE_CHECKING:
-    from ..lmm.fit import Fit
+from .fit import Fit
 
 __all__ = ["predict"]
 
@@ -65,6 +63,8 @@ def predict(
     """
     if type not in ("link", "response"):
         raise UnsupportedError(f"predict(type={type!r}) is not one of 'link', 'response'")
+    if newdata is None:
+        fit.require_rows("predict without newdata")
     wanted = _wanted_terms(fit, re_form)
     rows = _training_rows(fit, wanted) if newdata is None else _new_rows(fit, newdata, wanted, offset)
     _refuse_new_levels(fit, rows, newdata, allow_new_levels)
@@ -163,7 +163,7 @@ def _variance(fit: Fit, rows: _Rows) -> np.ndarray:
     scale, C = fit.sigma**2, fit.XtVinvX_inv
     if not rows.terms:
         return scale * np.einsum("ij,jk,ik->i", rows.X, C, rows.X)
-    kernel = fit.criterion_fn.kernel
+    kernel = fit.kernel
     sqrt_w = kernel.A.sqrt_w
     Xs = fit.design.X if sqrt_w is None else fit.design.X * sqrt_w[:, None]
     ZX = [block.products(Xs.T) for block in kernel.A.blocks]  # (p, K, L) = X'WZ
@@ -180,7 +180,7 @@ def _variance(fit: Fit, rows: _Rows) -> np.ndarray:
 
 def _indicator_rows(fit: Fit, rows: _Rows, part: slice) -> tuple[list[np.ndarray], np.ndarray]:
     """Rows of Z per block (r, K, L) in the kernel's coordinates, and z'Sigma z of levels that are new."""
-    blocks = fit.criterion_fn.kernel.A.blocks
+    blocks = fit.kernel.A.blocks
     r = len(rows.X[part])
     z = [np.zeros((r, block.K, block.L)) for block in blocks]
     extra, row = np.zeros(r), np.arange(r)
@@ -198,7 +198,7 @@ def _indicator_rows(fit: Fit, rows: _Rows, part: slice) -> tuple[list[np.ndarray
 
 def _place(fit: Fit, t: int) -> tuple[int, int]:
     """Block of a term, and the position of its first effect in it."""
-    for b, block in enumerate(fit.criterion_fn.kernel.A.blocks):
+    for b, block in enumerate(fit.kernel.A.blocks):
         if t in block.terms:
             before = block.terms[: block.terms.index(t)]
             return b, sum(len(fit.design.terms[s].effects) for s in before)

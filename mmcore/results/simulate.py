@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-if TYPE_CHECKING:
-    from ..lmm.fit import Fit
+from .fit import Fit
 
 __all__ = ["simulate"]
 
@@ -22,6 +21,7 @@ def simulate(
     True keeps the conditional modes. Residuals have variance sigma^2 / w (and the ratios of ``varident``), or the
     family's distribution for generalised models. ``rng``: a NumPy generator or a seed.
     """
+    fit.require_rows("simulate")
     generator = np.random.default_rng(rng)
     design = fit.design
     marginal = design.X @ fit.beta if design.offset is None else design.X @ fit.beta + design.offset

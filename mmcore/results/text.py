@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
-if TYPE_CHECKING:
-    from ..lmm.fit import Fit
+from .fit import Fit
 
-__all__ = ["correlation_table", "format_columns", "random_table", "significant", "summary_text"]
+__all__ = ["correlation_table", "format_columns", "random_table", "significant"]
 
 
 def significant(values: Sequence[float] | np.ndarray, digits: int = 4) -> list[str]:
@@ -71,15 +69,6 @@ def random_table(fit: Fit) -> str:
     return format_columns(header, columns, left=2)
 
 
-def _fixed_table(fit: Fit) -> str:
-    estimate, se = fit.fixef.to_numpy(), fit.se.to_numpy()
-    t = estimate / se
-    return format_columns(
-        ["", "Estimate", "Std. Error", "t value"],
-        [list(fit.design.x_names), significant(estimate), significant(se), [f"{x:.3f}" for x in t]],
-    )
-
-
 def correlation_table(fit: Fit) -> str:
     """Lower triangle of the correlations of the fixed effects."""
     names = list(fit.design.x_names)
@@ -92,52 +81,6 @@ def correlation_table(fit: Fit) -> str:
         [f"{R[i, j]:.3f}" if i > j else "" for i in range(1, len(names))] for j in range(len(names) - 1)
     ]
     return format_columns(["", *short[:-1]], columns)
-
-
-def _criterion_lines(fit: Fit) -> str:
-    if fit.reml:
-        return f"REML criterion at convergence: {fit.criterion:.1f}"
-    values: dict[str, Any] = {
-        "AIC": fit.aic,
-        "BIC": fit.bic,
-        "logLik": fit.loglik,
-        "deviance": fit.criterion,
-        "df.resid": fit.nobs - fit.df,
-    }
-    text = [f"{v:.1f}" if k != "df.resid" else str(v) for k, v in values.items()]
-    return format_columns(list(values), [[t] for t in text], left=0)
-
-
-def _residual_lines(fit: Fit) -> str:
-    scaled = fit.residual_values("pearson", scaled=True)
-    quantiles = significant(np.quantile(scaled[np.isfinite(scaled)], [0, 0.25, 0.5, 0.75, 1]))
-    head = ["Min", "1Q", "Median", "3Q", "Max"]
-    return "Scaled residuals:\n" + format_columns(head, [[x] for x in quantiles], left=0)
-
-
-def summary_text(fit: Fit) -> str:
-    """The layout of lme4's summary(): criterion, scaled residuals, random effects, fixed effects,
-    correlations.
-    """
-    kind = "Linear mixed model fit by " + ("REML" if fit.reml else "maximum likelihood")
-    groups = "; ".join(f"{g}, {n}" for g, n in fit.ngroups.items())
-    parts = [
-        f"{kind}\nFormula: {fit.formula}",
-        _criterion_lines(fit),
-        *([_residual_lines(fit)] if fit.has_rows else []),
-        f"Random effects:\n{random_table(fit)}\nNumber of obs: {fit.nobs}, groups:  {groups}",
-    ]
-    if fit.design.p:
-        parts.append(f"Fixed effects:\n{_fixed_table(fit)}")
-    if fit.design.p > 1:
-        parts.append(f"Correlation of Fixed Effects:\n{correlation_table(fit)}")
-    if fit.design.x_names_full != fit.design.x_names:
-        dropped = [n for n in fit.design.x_names_full if n not in fit.design.x_names]
-        parts.append(f"dropped, rank deficient: {', '.join(dropped)}")
-    parts.append(
-        f"optimizer: {fit.optinfo.method}, {fit.optinfo.evaluations} evaluations; {fit.status.value}"
-    )
-    return "\n\n".join(parts)
 
 
 def format_p(p: float) -> str:

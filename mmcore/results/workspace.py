@@ -12,10 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..errors import UnsupportedError
-from ..glmm.fit import GeneralizedFit
 from ..kernels.products import CrossProducts
 from ..kernels.whitened import whitened_rows
-from ..lmm.fit import Fit
+from .fit import Fit, LinearEstimates
 
 __all__ = ["Marginal", "linear", "marginal", "mean_rows", "need_fixed", "need_gaussian"]
 
@@ -24,7 +23,7 @@ __all__ = ["Marginal", "linear", "marginal", "mean_rows", "need_fixed", "need_ga
 class Marginal:
     """Rows of the model after V and the fixed effects are taken out; no n x n matrix."""
 
-    fit: Fit
+    fit: LinearEstimates
     white: np.ndarray  # (p + 1, n) LS^-1 [Q, r]'V^-1; the last row is P y / sqrt(rss)
     random: list[np.ndarray]  # per block (p + 1, K, L): ``white`` Z Sigma, the random effects of its rows
     v: np.ndarray  # (n,) diagonal of V^-1
@@ -34,7 +33,7 @@ class Marginal:
     @property
     def A(self) -> CrossProducts:
         """The products of the fit."""
-        return self.fit.criterion_fn.kernel.A
+        return self.fit.kernel.A
 
     @property
     def p(self) -> int:
@@ -44,7 +43,7 @@ class Marginal:
     @property
     def Sigma(self) -> list[np.ndarray]:
         """(K, K) relative covariance of every block."""
-        return self.fit.criterion_fn.covariance.sigma(self.fit.par)
+        return self.fit.covariance.sigma(self.fit.par)
 
     @property
     def rss(self) -> float:
@@ -63,12 +62,12 @@ class Marginal:
         return self.white[-1] * np.sqrt(self.rss)
 
 
-def linear(fit: Fit) -> Fit:
+def linear(fit: Fit) -> LinearEstimates:
     """The linear model that one-step measures work on: the fit itself, or the working model of a
     generalised one.
     """
     fit.require_rows("a diagnostic")
-    return fit.working if isinstance(fit, GeneralizedFit) else fit
+    return fit.working
 
 
 def marginal(fit: Fit) -> Marginal:
@@ -76,24 +75,24 @@ def marginal(fit: Fit) -> Marginal:
 
     For a generalised model it is that of the working model at its theta, with its dispersion.
     """
-    fit = linear(fit)
-    A, p, prof = fit.criterion_fn.kernel.A, fit.design.p, fit.profile
-    white, random = whitened_rows(fit.criterion_fn.kernel, fit.state, prof)
+    model = linear(fit)
+    A, p, prof = model.kernel.A, model.design.p, model.profile
+    white, random = whitened_rows(model.kernel, model.state, prof)
     half = np.linalg.solve(A.R, prof.LS_inv[:p, :p].T) if p else np.zeros((0, 0))
-    v, h = 1.0 - fit.state.quadratic(), np.einsum("in,in->n", white[:p], white[:p])
-    return Marginal(fit, white, random, v, h, half)
+    v, h = 1.0 - model.state.quadratic(), np.einsum("in,in->n", white[:p], white[:p])
+    return Marginal(model, white, random, v, h, half)
 
 
-def mean_rows(fit: Fit) -> np.ndarray:
+def mean_rows(fit: LinearEstimates) -> np.ndarray:
     """(p, n) LS^-1 Q': squared lengths are the diagonal of W^1/2 X (X'V^-1X)^-1 X'W^1/2."""
-    A, p = fit.criterion_fn.kernel.A, fit.design.p
+    A, p = fit.kernel.A, fit.design.p
     return fit.profile.LS_inv[:p, :p] @ A.M[:p]
 
 
 def need_gaussian(fit: Fit, what: str) -> None:
     """Raise for a generalised model."""
     fit.require_rows(what)
-    if isinstance(fit, GeneralizedFit):
+    if fit.family is not None:
         raise UnsupportedError(f"{what} are defined for linear models, not for family {fit.family.label()}")
 
 

@@ -21,8 +21,8 @@ def stages(mm, problem, data):
 
     Returns name -> function that runs the stage once and returns a number that any correct version shares.
     """
-    from mmcore.design import build
-    from mmcore.formula import parse
+    from mmcore.design.build import build
+    from mmcore.formula.parse import parse
 
     fit_once = partial(_fit, mm, problem, data)
     fit = fit_once()

@@ -8,7 +8,8 @@ from flint import arb
 
 from mmcore.design.build import Design
 from mmcore.errors import FitError
-from mmcore.lmm.fit import Fit, fit_design
+from mmcore.lmm.fit import fit_design
+from mmcore.results.fit import Fit
 from parity.exact.balls import Ball, NotEnclosed, precision
 from parity.exact.lmm import Chart, Point, Products, charts_at, full_charts, parameters
 from parity.exact.newton import Proof, complementarity, proved_minimum

@@ -9,9 +9,10 @@ from numpy.testing import assert_allclose
 from mmcore import kernels
 from mmcore.kernels import Likelihood
 from mmcore.kernels.coupling import Gemm, Pairs
+from mmcore.kernels.criterion import Criterion
 from mmcore.kernels.downdate import without
 from mmcore.kernels.products import cross_products
-from mmcore.lmm.criterion import Criterion, criterion_for
+from mmcore.lmm.criterion import criterion_for
 from tests.oracles import dense_criterion, dense_gls, exact_criterion
 
 N = 150

@@ -345,7 +345,7 @@ def test_a_trailing_dimension_beyond_dense_algebra_is_refused_before_memory_is_s
 def test_a_start_at_which_the_model_breaks_down_costs_nothing_else(monkeypatch):
     """Singular: eight scattered starts follow, and one more that cannot be evaluated."""
     from mmcore.covariance.blocks import BlockCovariance
-    from mmcore.lmm.criterion import Criterion
+    from mmcore.kernels.criterion import Criterion
 
     def fitted():
         with pytest.warns(mm.SingularWarning):

@@ -18,16 +18,10 @@ ROOMS = {
         "commands", "check", "__main__",
     ),
 }  # fmt: skip
-# Imports upwards that go when the base class of all fits stands in `results`.
-STILL = {
-    ("mmcore.optimize.quasinewton", "glmm"), ("mmcore.results.workspace", "lmm"), ("mmcore.results.workspace", "glmm"),
-    ("mmcore.results.predict", "lmm"), ("mmcore.results.simulate", "lmm"), ("mmcore.results.text", "lmm"),
-}  # fmt: skip
-
 # Where a library may be imported. Those not named may be imported anywhere in the package.
 ONLY_IN = {
     "mmcore": {
-        "matplotlib": {"plots", "inference"},  # inference: effects_plot, until it is folded into plots
+        "matplotlib": {"plots"},
     },
     "parity": {
         "rpy2": {"r"},
@@ -139,7 +133,7 @@ def _upwards(package):
         for name in _imports(path):
             room = _layer(name)
             known = own != "__init__" and name.startswith(f"{package}.") and room in order
-            if known and order.index(room) > order.index(own) and (_module(path), room) not in STILL:
+            if known and order.index(room) > order.index(own):
                 yield f"{_module(path)} imports {name}"
 
 

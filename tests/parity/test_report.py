@@ -11,7 +11,10 @@ import pytest
 
 from parity.compare.run import REPORT_SCHEMA, run
 from parity.compare.words import exact
-from parity.publish.report import ReportError, to_html, to_json, to_junit, to_markdown, write
+from parity.publish.report import ReportError, write
+from parity.publish.report.machine import to_json, to_junit
+from parity.publish.report.markdown import to_markdown
+from parity.publish.report.page import to_html
 from parity.publish.report.text import failure_text
 from parity.schema.case import Case
 from parity.schema.results import Results, Value, scalar

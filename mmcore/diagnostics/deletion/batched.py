@@ -12,7 +12,7 @@ import numpy as np
 
 from ...kernels.batched import BatchedFactor, Deletions, PairProducts, QuadraticCovariance
 from ...kernels.one_factor import OneFactor
-from ...lmm.fit import Fit
+from ...results.fit import Fit
 from ..units import Units
 from .refit import UNDETERMINED, Refits, canonical, refit_sets, stack
 
@@ -28,13 +28,13 @@ def can_batch(fit: Fit, u: Units) -> bool:
     """Whether the units are rows or levels of a one-factor model whose Sigma is quadratic in its
     parameters.
     """
-    one = isinstance(fit.criterion_fn.kernel, OneFactor) and u.codes is not None
-    return one and fit.criterion_fn.covariance.bounds is None
+    one = isinstance(fit.kernel, OneFactor) and u.codes is not None
+    return one and fit.covariance.bounds is None
 
 
 def deletions(fit: Fit, u: Units) -> Deletions:
     """What every unit leaves of its level and of the totals."""
-    kernel = fit.criterion_fn.kernel
+    kernel = fit.kernel
     assert isinstance(kernel, OneFactor) and u.codes is not None  # can_batch
     A, block, rows = kernel.A, kernel.block, u.rows()
     log_w = np.zeros(A.n) if A.sqrt_w is None else 2.0 * np.log(A.sqrt_w)
@@ -67,9 +67,9 @@ def batched_refits(fit: Fit, u: Units, start: np.ndarray, done: Callable[[int], 
     leaves X short of rank is handed to the careful optimizer. Cost O(U L K^2 (K + p)) per step, 1 to 4
     steps.
     """
-    kernel, d = fit.criterion_fn.kernel, deletions(fit, u)
+    kernel, d = fit.kernel, deletions(fit, u)
     assert isinstance(kernel, OneFactor)  # can_batch
-    cov, pairs = QuadraticCovariance(fit.criterion_fn.covariance), PairProducts(kernel)
+    cov, pairs = QuadraticCovariance(fit.covariance), PairProducts(kernel)
     out = []
     for at in _chunks(len(u), kernel.block.K**4 * kernel.block.L * 8):
         out.append(_newton(fit, pairs, cov, d.take(at), start[at]))
@@ -89,7 +89,7 @@ def _newton(
     """Newton for one chunk."""
     out, par = _empty(fit, len(start)), start.copy()
     careful = _short_of_rank(fit, d)
-    scales = fit.criterion_fn.covariance.scale_index()
+    scales = fit.covariance.scale_index()
     active, last = np.flatnonzero(~careful), np.full(len(par), np.inf)
     for _ in range(MOST_STEPS):
         if not len(active):
@@ -158,11 +158,11 @@ def _empty(fit: Fit, B: int) -> Refits:
 
 def _short_of_rank(fit: Fit, d: Deletions) -> np.ndarray:
     """(B,) whether the rows left do not determine beta, at the full fit's Sigma."""
-    kernel, p = fit.criterion_fn.kernel, fit.design.p
+    kernel, p = fit.kernel, fit.design.p
     assert isinstance(kernel, OneFactor)  # can_batch
     if not p:
         return np.zeros(len(d.level), dtype=bool)
-    Sigma = fit.criterion_fn.covariance.sigma(fit.par)[0]
+    Sigma = fit.covariance.sigma(fit.par)[0]
     K, U_old = kernel.block.K, kernel.U[:, :, d.level].transpose(2, 0, 1)
 
     def part(U: np.ndarray) -> np.ndarray:

@@ -13,11 +13,10 @@ import pandas as pd
 
 from ...covariance.structure import SINGULAR
 from ...errors import ConvergenceWarning, MixedModelWarning
-from ...glmm.fit import GeneralizedFit
 from ...kernels.batched import PairProducts
 from ...kernels.one_factor import OneFactor
-from ...lmm.fit import Fit
-from ...lmm.lm import LinearFit
+from ...lmm.lm import is_lm
+from ...results.fit import Fit
 from ...results.workspace import need_fixed
 from ..units import Units, groups_of, pad, units
 from ..varcomp import component_names, components, full_components
@@ -71,9 +70,9 @@ def case_delete(
 
 
 def _refits(fit: Fit, u: Units, show: Progress, executor: Any) -> Refits:
-    if isinstance(fit, GeneralizedFit):
+    if fit.family is not None:
         return _one_by_one(fit, u.rows(), None, show, executor)
-    kernel = fit.criterion_fn.kernel
+    kernel = fit.kernel
     if can_batch(fit, u) and isinstance(kernel, OneFactor) and _affordable(kernel, len(u)):
         expand = u.is_rows and can_expand(fit)
         start = expanded_refits(fit, centers=0).par if expand else np.repeat(fit.par[None], len(u), axis=0)
@@ -162,7 +161,7 @@ class CaseDeletion:
     @property
     def theta(self) -> pd.DataFrame:
         """Covariance parameters in lme4's order: units x theta."""
-        cov = self.fit.criterion_fn.covariance
+        cov = self.fit.covariance
         par = self.refits.par
         values = par if cov.bounds is None else np.array([cov.theta(x) for x in par]).reshape(len(par), -1)
         return self._frame(values, list(self.fit.theta.index))
@@ -175,7 +174,7 @@ class CaseDeletion:
     @property
     def criterion(self) -> pd.Series:
         """REML criterion or -2 log-likelihood of the rows left, as the fit's own ``criterion``."""
-        values = _lm_criterion(self) if isinstance(self.fit, LinearFit) else self.refits.f
+        values = _lm_criterion(self) if is_lm(self.fit) else self.refits.f
         return self._series(values, "criterion")
 
     @property
@@ -205,7 +204,7 @@ class CaseDeletion:
         return table.reindex(self._labelled(np.empty(len(table)))[1]) if self.units.is_rows else table
 
     def _singular(self) -> np.ndarray:
-        cov, par = self.fit.criterion_fn.covariance, self.refits.par
+        cov, par = self.fit.covariance, self.refits.par
         if cov.bounds is None:
             scales = par[:, cov.scale_index()]
             return (np.abs(scales) < SINGULAR).any(axis=1)

@@ -17,9 +17,9 @@ from itertools import combinations
 
 import numpy as np
 
+from ...kernels.criterion import estimates
 from ...kernels.whitened import whitened_rows
-from ...lmm.criterion import estimates
-from ...lmm.fit import Fit
+from ...results.fit import Fit
 from .refit import UNDETERMINED, Refits, canonical, take
 
 __all__ = ["can_expand", "expanded_refits"]
@@ -48,7 +48,7 @@ class Point:
 
 
 def _point(fit: Fit, par: np.ndarray, at: np.ndarray) -> Point:
-    kernel, full = fit.criterion_fn.kernel, fit.criterion_fn
+    kernel, full = fit.kernel, fit.working.criterion_fn
     factor = full.factor(par)
     gradient = full.derivatives(par, factor)[0] if len(par) else par
     A, prof, p, like = kernel.A, factor.profile, kernel.A.p, factor.like
@@ -118,9 +118,9 @@ def can_expand(fit: Fit) -> bool:
     """Whether theta is an interior point of its parameters' range and an optimum."""
     if not len(fit.par):
         return True
-    if fit.criterion_fn.covariance.bounds is not None:
+    if fit.covariance.bounds is not None:
         return False
-    g, H = fit.criterion_fn.derivatives(fit.par, fit.state)
+    g, H = fit.working.criterion_fn.derivatives(fit.par, fit.state)
     values, vectors = np.linalg.eigh(H)
     return bool(values[0] > 0 and np.sum((vectors.T @ g) ** 2 / values) < AT_OPTIMUM)
 
@@ -134,7 +134,7 @@ def expanded_refits(fit: Fit, centers: int = MOST_CENTERS) -> Refits:
     Cost: 1 + k + k^2 passes over the rows per center, for k parameters.
     """
     k, n = len(fit.par), fit.design.n
-    H = fit.criterion_fn.derivatives(fit.par, fit.state)[1] if k else np.zeros((0, 0))
+    H = fit.working.criterion_fn.derivatives(fit.par, fit.state)[1] if k else np.zeros((0, 0))
     se = np.sqrt(2.0 / np.abs(np.diag(H)))
     h = NODE * np.minimum(se, np.maximum(np.abs(fit.par), 0.1))
     out = _around(fit, np.array(fit.par), h, se, np.arange(n))
@@ -200,7 +200,7 @@ def _optima(s: Stencil, se: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]
 
 
 def _estimates(fit: Fit, s: Stencil, delta: np.ndarray, error: np.ndarray) -> Refits:
-    A, like, nu, center = fit.criterion_fn.kernel.A, fit.state.like, fit.state.profile.nu, s.center
+    A, like, nu, center = fit.kernel.A, fit.state.like, fit.state.profile.nu, s.center
     log_w = 0.0 if A.sqrt_w is None else 2.0 * np.log(A.sqrt_w[s.at])
     c = center.c + _own(delta, s.first("c"), s.second("c"))
     shift = _shared(delta, center.gradient, s.first("gradient"))

@@ -9,14 +9,11 @@ import numpy as np
 from ...design.build import Design
 from ...design.rank import independent_columns
 from ...errors import DataError, DesignError, FitError
-from ...families.counts import NegativeBinomial
-from ...families.family import Family
-from ...glmm.fit import GeneralizedFit, fit_generalized
+from ...kernels.criterion import Criterion, estimates
 from ...kernels.downdate import without
-from ...lmm.criterion import Criterion, estimates
-from ...lmm.fit import Fit, fit_design
 from ...optimize.control import Control
 from ...optimize.newton import minimize
+from ...results.fit import Fit
 
 __all__ = ["Refits", "canonical", "refit_set", "refit_sets", "stack", "take"]
 
@@ -57,7 +54,7 @@ def take(refits: Refits, at: np.ndarray) -> Refits:
 
 def canonical(fit: Fit, par: np.ndarray) -> np.ndarray:
     """(U, n_par) parameters with the signs that theta has."""
-    cov, out = fit.criterion_fn.covariance, par.copy()
+    cov, out = fit.covariance, par.copy()
     for i in np.flatnonzero((par[:, cov.scale_index()] < 0).any(axis=1)):
         out[i] = cov.canonical(par[i])
     return out
@@ -65,9 +62,9 @@ def canonical(fit: Fit, par: np.ndarray) -> np.ndarray:
 
 def refit_set(fit: Fit, gone: np.ndarray, start: np.ndarray | None = None) -> Refits:
     """One refit without the rows ``gone``, warm-started at ``start`` or the full fit's parameters."""
-    if isinstance(fit, GeneralizedFit):
-        return _generalized(fit, gone)
-    full = fit.criterion_fn
+    if fit.family is not None:
+        return _on_fewer_columns(fit, gone)
+    full = fit.working.criterion_fn
     kernel = without(full.kernel, gone)
     criterion = Criterion(kernel, full.covariance, full.like)
     if not _determined(fit, criterion):
@@ -108,7 +105,7 @@ def _determined(fit: Fit, criterion: Criterion) -> bool:
 
 
 def _failed(fit: Fit) -> Refits:
-    p, k = fit.design.p, fit.criterion_fn.covariance.n_par
+    p, k = fit.design.p, fit.covariance.n_par
     nan = np.full((p, p), np.nan)
     return _single(np.full(k, np.nan), np.nan, nan[0] if p else np.zeros(0), nan, np.nan, False, True)
 
@@ -120,30 +117,11 @@ def _on_fewer_columns(fit: Fit, gone: np.ndarray) -> Refits:
     """
     smaller, columns = _smaller(fit.design, gone)
     try:
-        other = fit_design(smaller, reml=fit.reml, start=fit.theta.to_numpy(), sigma=fit.state.like.sigma)
-    except FitError:
-        return _failed(fit)
-    return _spread(fit, other, columns, other.XtVinvX_inv)
-
-
-def _generalized(fit: GeneralizedFit, gone: np.ndarray) -> Refits:
-    """The refit of a generalised model, from its theta; ``cov`` is its vcov over sigma^2."""
-    smaller, columns = _smaller(fit.design, gone)
-    nagq = fit.solution.nagq
-    start = {"theta": fit.theta.to_numpy()} if fit.is_mixed else None
-    try:
-        other = fit_generalized(smaller, _family(fit), nagq=nagq, start=start, quiet=True)
-        cov = other.vcov.to_numpy() / other.sigma**2
+        other = fit.fit_to(smaller)
+        cov = other.vcov_values / other.sigma**2
     except (FitError, DesignError, DataError):
         return _failed(fit)
     return _spread(fit, other, columns, cov)
-
-
-def _family(fit: GeneralizedFit) -> Family:
-    """The family of a fit; a size that was estimated is to be estimated again."""
-    if isinstance(fit.family, NegativeBinomial) and fit.solution.size_estimated:
-        return replace(fit.family, theta=None)
-    return fit.family
 
 
 def _smaller(design: Design, gone: np.ndarray) -> tuple[Design, np.ndarray]:
@@ -174,5 +152,5 @@ def _spread(fit: Fit, other: Fit, columns: np.ndarray, cov: np.ndarray) -> Refit
     beta, full = np.full(p, np.nan), np.full((p, p), np.nan)
     beta[columns] = other.beta
     full[np.ix_(columns, columns)] = cov
-    par = np.array(other.theta if isinstance(fit, GeneralizedFit) else other.par)
+    par = np.array(other.theta if fit.family is not None else other.par)
     return _single(par, other.criterion, beta, full, other.sigma, other.converged, len(columns) == p)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ...lmm.fit import Fit
+from ...results.fit import Fit
 from ...results.workspace import marginal
 from ..units import by_row, units
 from .glm import glm_dfbeta, glm_dfbetas, glm_dffits, is_glm
@@ -58,7 +58,7 @@ def dffits(fit: Fit) -> pd.Series:
         return glm_dffits(fit)
     ws = marginal(fit)
     P, py = ws.P, ws.Py
-    known, prof = fit.state.like.sigma, fit.profile
+    known, prof = ws.fit.state.like.sigma, ws.fit.profile
     with np.errstate(invalid="ignore", divide="ignore"):
         left = (prof.rss - py * py / P) / (prof.nu - 1)
         sigma = np.sqrt(np.maximum(left, 0.0)) if known is None else known

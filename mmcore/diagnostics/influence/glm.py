@@ -15,8 +15,8 @@ import numpy as np
 import pandas as pd
 
 from ...errors import UnsupportedError
-from ...glmm.fit import GeneralizedFit
-from ...lmm.fit import Fit
+from ...glmm.fit import GeneralizedFit, is_generalized
+from ...results.fit import Fit
 from ..leverage import hatvalues
 from ..units import by_row
 
@@ -36,7 +36,7 @@ ONE = 1.0 - 10.0 * np.finfo(float).eps  # R: a leverage above this is one
 
 def is_glm(fit: Fit) -> TypeGuard[GeneralizedFit]:
     """Whether a fit is a generalised linear model without random effects."""
-    return isinstance(fit, GeneralizedFit) and not fit.is_mixed
+    return is_generalized(fit) and not fit.is_mixed
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,9 +75,7 @@ def sigma_without_row(fit: Fit, deviance: np.ndarray, free: np.ndarray) -> np.nd
     """
     with np.errstate(invalid="ignore", divide="ignore"):
         left = (deviance**2).sum() - np.where(free > 0.0, deviance**2 / free, 0.0)
-        least = (
-            np.where(left > 0.0, left, np.nan) if isinstance(fit, GeneralizedFit) else np.maximum(left, 0.0)
-        )
+        least = np.where(left > 0.0, left, np.nan) if fit.family is not None else np.maximum(left, 0.0)
         return np.sqrt(least / (fit.nobs - fit.design.p - 1))
 
 

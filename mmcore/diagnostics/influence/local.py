@@ -17,9 +17,9 @@ import numpy as np
 import pandas as pd
 
 from ...errors import DataError, UnsupportedError
+from ...kernels.criterion import estimates
 from ...kernels.whitened import whitened_rows
-from ...lmm.criterion import estimates
-from ...lmm.fit import Fit
+from ...results.fit import Fit, LinearEstimates
 from ...results.workspace import need_gaussian
 from ..units import by_row, units
 from ..varcomp import component_names, components
@@ -58,7 +58,7 @@ def local_influence(fit: Fit, function: str | Callable[[Estimates], float], leve
     """
     need_gaussian(fit, "derivatives in the weights")
     u = units(fit, level)
-    beta, theta, log_sigma = _row_derivatives(fit)
+    beta, theta, log_sigma = _row_derivatives(fit.working)
     d_beta, d_par, d_log_sigma = _gradient(fit, _as_function(fit, function))
     values = beta @ d_beta + theta @ d_par + log_sigma * d_log_sigma
     if u.is_rows or u.codes is None:
@@ -77,9 +77,9 @@ def _as_function(fit: Fit, function: str | Callable[[Estimates], float]) -> Call
     raise DataError(f"{function!r} is neither a fixed effect nor a variance component of the model: {known}")
 
 
-def _pass(fit: Fit, par: np.ndarray) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray]:
+def _pass(fit: LinearEstimates, par: np.ndarray) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray]:
     """Factor, d f / d omega (n,), u (n,) and whitened rows (p, n) at a point."""
-    kernel = fit.criterion_fn.kernel
+    kernel = fit.kernel
     factor = fit.criterion_fn.factor(par)
     white, v = whitened_rows(kernel, factor, factor.profile)[0], 1.0 - factor.quadratic()
     a, u = white[:-1], white[-1] * np.sqrt(factor.profile.rss)
@@ -87,10 +87,10 @@ def _pass(fit: Fit, par: np.ndarray) -> tuple[Any, np.ndarray, np.ndarray, np.nd
     return factor, factor.profile.per_rss * u * u - lost, u, a
 
 
-def _row_derivatives(fit: Fit) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _row_derivatives(fit: LinearEstimates) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(n, p) d beta, (n, k) d par and (n,) d log sigma in the weights of the rows."""
     par, k = np.array(fit.par), len(fit.par)
-    kernel, known = fit.criterion_fn.kernel, fit.state.like.sigma
+    kernel, known = fit.kernel, fit.state.like.sigma
     factor, _, u, a = _pass(fit, par)
     prof, p = factor.profile, kernel.A.p
     half = np.linalg.solve(kernel.A.R, prof.LS_inv[:p, :p].T) if p else np.zeros((0, 0))
@@ -98,7 +98,7 @@ def _row_derivatives(fit: Fit) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     log_rss = u * u / prof.rss
     d_par = np.zeros((len(u), k))
     if k:
-        if fit.criterion_fn.covariance.bounds is not None:
+        if fit.covariance.bounds is not None:
             raise UnsupportedError(
                 "local influence needs covariance parameters without limits (us or diag terms)"
             )
@@ -108,9 +108,9 @@ def _row_derivatives(fit: Fit) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return beta, d_par, 0.5 * log_rss if known is None else np.zeros(len(u))
 
 
-def _through_theta(fit: Fit, par: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _through_theta(fit: LinearEstimates, par: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(n, k) d par / d omega, (k, p) d beta / d par, (k,) d log rss / d par, by central differences."""
-    k, kernel = len(par), fit.criterion_fn.kernel
+    k, kernel = len(par), fit.kernel
     H = fit.criterion_fn.derivatives(par, fit.state)[1]
     h = STEP * np.sqrt(2.0 / np.maximum(np.abs(np.diag(H)), 1e-12))
     gradients, slopes, d_beta, d_log_rss = [], [], [], []
@@ -132,7 +132,7 @@ def _through_theta(fit: Fit, par: np.ndarray) -> tuple[np.ndarray, np.ndarray, n
 def _gradient(fit: Fit, function: Callable[[Estimates], float]) -> tuple[np.ndarray, np.ndarray, float]:
     """Derivatives of the function in beta (p,), par (k,) and log sigma, by central differences."""
     beta, par, sigma = np.array(fit.beta), np.array(fit.par), fit.sigma
-    cov = fit.criterion_fn.covariance
+    cov = fit.covariance
     x_names, theta_names, names = list(fit.design.x_names), list(fit.theta.index), component_names(fit)
 
     def at(b: np.ndarray, t: np.ndarray, s: float) -> float:

@@ -14,6 +14,7 @@ from collections.abc import Hashable, Iterable
 import numpy as np
 import scipy.sparse as sp
 
+from ...kernels.criterion import Criterion
 from ...kernels.crossed import CrossedFactor
 from ...kernels.downdate import without
 from ...kernels.nested import NestedFactor
@@ -21,7 +22,6 @@ from ...kernels.one_factor import OneFactorFactor
 from ...kernels.products import Block
 from ...kernels.profile import Likelihood
 from ...kernels.whitened import of_random
-from ...lmm.criterion import Criterion
 from ...results.workspace import Marginal
 from ..units import Units
 
@@ -48,9 +48,7 @@ def losses(ws: Marginal, units: Units) -> np.ndarray:
 def _by_downdate(ws: Marginal, rows: np.ndarray) -> np.ndarray:
     """Loss of one set from the Schur complement without it."""
     state, LS_inv = ws.fit.state, ws.fit.state.profile.LS_inv
-    criterion = Criterion(
-        without(ws.fit.criterion_fn.kernel, rows), ws.fit.criterion_fn.covariance, Likelihood(profiled=False)
-    )
+    criterion = Criterion(without(ws.fit.kernel, rows), ws.fit.covariance, Likelihood(profiled=False))
     rest = criterion.factor(ws.fit.par)
     return LS_inv @ (state.S - rest.S) @ LS_inv.T
 

@@ -13,7 +13,7 @@ from scipy.linalg import solve_triangular
 from scipy.sparse.csgraph import connected_components
 
 from ...errors import UnsupportedError
-from ...lmm.fit import Fit
+from ...results.fit import Fit
 
 __all__ = ["cholesky_whitened"]
 
@@ -26,10 +26,10 @@ def cholesky_whitened(fit: Fit, r: np.ndarray) -> np.ndarray:
     Raises UnsupportedError if crossed factors connect more than CONNECTED_ROWS rows. Cost O(n K^2) for one
     factor, else the sum of cubes of the sizes of the connected sets.
     """
-    A = fit.criterion_fn.kernel.A
+    A = fit.kernel.A
     scale = 1.0 if A.sqrt_w is None else A.sqrt_w
     scaled = r * scale / fit.sigma  # L_V = W^-1/2 L_scaled: both are lower triangular
-    Sigma = fit.criterion_fn.covariance.sigma(fit.par)
+    Sigma = fit.covariance.sigma(fit.par)
     if not A.blocks:
         return scaled
     if len(A.blocks) == 1:

@@ -12,7 +12,7 @@ from scipy import stats
 
 from ...design.build import Design, build
 from ...errors import DataError, DesignError, UnsupportedError
-from ...lmm.fit import Fit
+from ...results.fit import Fit
 from ...results.workspace import need_gaussian
 from ..units import check_level, level_codes
 from .separate import SeparateFits, separate_fits

@@ -11,8 +11,7 @@ import numpy as np
 import pandas as pd
 
 from ...errors import MixedModelWarning, UnsupportedError
-from ...glmm.fit import GeneralizedFit
-from ...lmm.fit import Fit
+from ...results.fit import Fit
 from ...results.workspace import Marginal, marginal, mean_rows, need_gaussian
 from ..influence.glm import sigma_without_row
 from ..leverage import random_variance
@@ -65,7 +64,7 @@ def rstudent(fit: Fit) -> pd.Series:
 
 def _fixed_dispersion(fit: Fit) -> bool:
     """As R has it: not a negative binomial, whose dispersion is one as well."""
-    return isinstance(fit, GeneralizedFit) and fit.family.name in ("binomial", "poisson")
+    return fit.family is not None and fit.family.name in ("binomial", "poisson")
 
 
 def _studentized(ws: Marginal) -> np.ndarray:
@@ -88,7 +87,7 @@ def resid_marginal(fit: Fit, type: str = "raw") -> pd.Series:
     a dense factor of connected rows and raises UnsupportedError beyond 6,000 of them.
     """
     need_gaussian(fit, "marginal residuals")
-    r = fit.residual_marginal
+    r = fit.working.residual_marginal
     if type == "raw":
         return by_row(fit, r, "resid")
     if type == "cholesky":
@@ -107,7 +106,7 @@ def resid_marginal(fit: Fit, type: str = "raw") -> pd.Series:
 
 def _mean_variance(fit: Fit) -> np.ndarray:
     """(n,) diagonal of X (X'V^-1X)^-1 X', in the basis of X, where 1 - h has the digits of h."""
-    squares, root = np.square(mean_rows(fit)).sum(axis=0), fit.criterion_fn.kernel.A.sqrt_w
+    squares, root = np.square(mean_rows(fit.working)).sum(axis=0), fit.kernel.A.sqrt_w
     return squares if root is None else squares / root**2
 
 

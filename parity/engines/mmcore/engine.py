@@ -152,7 +152,7 @@ def _varcorr(fit: Any) -> Value:
 
 def _vcov(fit: Any) -> Any:
     """The covariance in which theta is taken as known: of a generalised mixed model not the default one."""
-    return fit.vcov_rx if isinstance(fit, mm.GeneralizedFit) else fit.vcov
+    return fit.vcov if fit.family is None else fit.vcov_rx
 
 
 def _standard_errors(vcov: Any) -> Value:

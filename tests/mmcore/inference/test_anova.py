@@ -9,13 +9,13 @@ import pandas as pd
 import pytest
 
 import mmcore as mm
-from mmcore.inference.against_linear import MIXTURE, lrt_vs_linear, orthant_weights
-from mmcore.inference.anova import anova
-from mmcore.inference.drop1 import drop1
-from mmcore.inference.hypotheses import containing, hypotheses
-from mmcore.inference.information import aicc, parameter_counts
-from mmcore.inference.ranova import ranova
-from mmcore.inference.wald import wald_test
+from mmcore.inference.tests.against_linear import MIXTURE, lrt_vs_linear, orthant_weights
+from mmcore.inference.tests.anova import anova
+from mmcore.inference.tests.drop1 import drop1
+from mmcore.inference.tests.hypotheses import containing, hypotheses
+from mmcore.inference.tests.information import aicc, parameter_counts
+from mmcore.inference.tests.ranova import ranova
+from mmcore.inference.tests.wald import wald_test
 
 R = json.loads((Path(__file__).parent / "recorded" / "tables.json").read_text())
 SLEEP, CAKE, QUINE = (mm.load_dataset(n) for n in ("sleepstudy", "cake", "MASS_quine"))

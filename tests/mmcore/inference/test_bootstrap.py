@@ -11,11 +11,11 @@ import pytest
 from scipy.stats import norm
 
 import mmcore as mm
-from mmcore.inference.bootstrap import Bootstrap, bootstrap
-from mmcore.inference.confint import confint
-from mmcore.inference.parameters import parameters, values
-from mmcore.inference.replicate import Plan
-from mmcore.inference.resample import of_clusters, parametric, residual
+from mmcore.inference.bootstrap.bootstrap import Bootstrap, bootstrap
+from mmcore.inference.bootstrap.replicate import Plan
+from mmcore.inference.bootstrap.resample import of_clusters, parametric, residual
+from mmcore.inference.intervals.confint import confint
+from mmcore.inference.intervals.parameters import parameters, values
 
 pytestmark = pytest.mark.filterwarnings("ignore::mmcore.SingularWarning")
 RECORDED_BOOTMER = {  # set.seed(1); quantile(type = 6)

@@ -14,9 +14,9 @@ from numpy.testing import assert_allclose
 from scipy import stats
 
 import mmcore as mm
-from mmcore.inference.emmeans import contrasts, emmeans
-from mmcore.inference.robust import coef_test, vcov_robust
-from mmcore.inference.tukey import range_quantile, range_sf
+from mmcore.inference.margins.emmeans import contrasts, emmeans
+from mmcore.inference.margins.tukey import range_quantile, range_sf
+from mmcore.inference.robust.robust import coef_test, vcov_robust
 
 RECORDED = json.loads((Path(__file__).parent / "recorded" / "margins.json").read_text(encoding="utf-8"))
 TABLES = RECORDED["emmeans"]
@@ -181,7 +181,7 @@ def test_limits_of_pairs_hold_together():
 
 def test_means_of_a_mixed_model_are_contrasts_of_its_coefficients():
     """By hand: recipe means of an additive model, their variance and a Kenward-Roger df of the same contrast."""
-    from mmcore.inference.kenward_roger import kenward_roger
+    from mmcore.inference.df.kenward_roger import kenward_roger
 
     fit = mm.lmer("angle ~ recipe + temp + (1 | recipe:replicate)", mm.load_dataset("cake"))
     got, known = emmeans(fit, "recipe"), kenward_roger(fit)

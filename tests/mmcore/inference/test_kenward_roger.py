@@ -7,8 +7,8 @@ import pytest
 
 import mmcore as mm
 from mmcore import kernels
-from mmcore.inference.denominators import coefficient_table, denominator
-from mmcore.inference.kenward_roger import kenward_roger, vcov_kr
+from mmcore.inference.df.denominators import coefficient_table, denominator
+from mmcore.inference.df.kenward_roger import kenward_roger, vcov_kr
 from tests.mmcore.inference import dense
 from tests.mmcore.inference.test_satterthwaite import frame
 

@@ -10,7 +10,7 @@ import pytest
 from numpy.testing import assert_allclose
 
 import mmcore as mm
-from mmcore.inference.margins import margins, predictive_margins
+from mmcore.inference.margins.margins import margins, predictive_margins
 from tests.models import frame
 
 
@@ -139,7 +139,7 @@ def test_pictures_hold_the_numbers_of_the_table():
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
 
-    from mmcore.inference.effects_plot import plot_effects
+    from mmcore.plots.effects import plot_effects
 
     table = predictive_margins(FITS["poisson"](), {"h": ["h0", "h2"], "x": [1, -1, 0]})
     axes = plot_effects(table, "x")

@@ -12,10 +12,10 @@ from scipy.optimize import minimize
 from scipy.stats import norm, t
 
 import mmcore as mm
-from mmcore.inference.confint import confint
-from mmcore.inference.optimum import optimum_of
-from mmcore.inference.parameters import Parameter, values
-from mmcore.inference.profile import profile
+from mmcore.inference.intervals.confint import confint
+from mmcore.inference.intervals.optimum import optimum_of
+from mmcore.inference.intervals.parameters import Parameter, values
+from mmcore.inference.intervals.profile import profile
 
 Z = float(norm.ppf(0.975))
 MODELS = json.loads((Path(__file__).parent / "lme4_profiles.json").read_text())["models"]

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 import mmcore as mm
-from mmcore.inference.anova import anova
-from mmcore.inference.denominators import coefficient_table
-from mmcore.inference.drop1 import drop1
-from mmcore.inference.kenward_roger import vcov_kr
+from mmcore.inference.df.denominators import coefficient_table
+from mmcore.inference.df.kenward_roger import vcov_kr
+from mmcore.inference.tests.anova import anova
+from mmcore.inference.tests.drop1 import drop1
 
 CASES = {c["name"]: c for c in json.loads((Path(__file__).parent / "recorded" / "tests.json").read_text())}
 DROPPED = {  # R's expression -> the same rows here; i counts from 1

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 
 import mmcore as mm
-from mmcore.inference.clusters import clusters_of
-from mmcore.inference.robust import coef_test, vcov_robust
+from mmcore.inference.robust.clusters import clusters_of
+from mmcore.inference.robust.robust import coef_test, vcov_robust
 from tests.mmcore.inference.dense_sandwich import Dense
 from tests.models import SMALL, frame, small
 from tests.oracles import dense_gls

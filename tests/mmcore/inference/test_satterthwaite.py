@@ -8,12 +8,12 @@ import pytest
 
 import mmcore as mm
 from mmcore import kernels
-from mmcore.inference.curvature import along_parameters, exact_hessian
-from mmcore.inference.denominators import coefficient_table
-from mmcore.inference.ftest import pooled_df
-from mmcore.inference.hypotheses import term_columns
-from mmcore.inference.satterthwaite import Satterthwaite, satterthwaite, singular_directions
-from mmcore.inference.traces import traces
+from mmcore.inference.df.curvature import along_parameters, exact_hessian
+from mmcore.inference.df.denominators import coefficient_table
+from mmcore.inference.df.ftest import pooled_df
+from mmcore.inference.df.satterthwaite import Satterthwaite, satterthwaite, singular_directions
+from mmcore.inference.df.traces import traces
+from mmcore.inference.tests.hypotheses import term_columns
 from tests.mmcore.inference.dense import directions, model
 from tests.mmcore.inference.exact import ExactModel
 from tests.mmcore.inference.test_recorded_tests import CASES, DIFFERENCED

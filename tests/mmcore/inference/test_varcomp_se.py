@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import mmcore as mm
-from mmcore.inference.varcomp_se import varcomp_se
+from mmcore.inference.intervals.varcomp_se import varcomp_se
 
 
 def test_published_high_school_and_beyond() -> None:

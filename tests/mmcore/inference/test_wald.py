@@ -5,9 +5,9 @@ import pandas as pd
 import pytest
 
 import mmcore as mm
-from mmcore.inference.denominators import coefficient_table
-from mmcore.inference.hypothesis_text import parse_hypotheses
-from mmcore.inference.wald import wald_test
+from mmcore.inference.df.denominators import coefficient_table
+from mmcore.inference.tests.hypothesis_text import parse_hypotheses
+from mmcore.inference.tests.wald import wald_test
 
 NAMES = ["(Intercept)", "x", "x:z", "z", "poly(t, 2)1", "I(x^2)", "a-b", "xx"]
 

@@ -1,0 +1,1 @@
+"""Bootstrap: responses or rows drawn again, and the model fitted to each."""

@@ -1,0 +1,1 @@
+"""Degrees of freedom of tests of fixed effects: Satterthwaite, Kenward-Roger."""

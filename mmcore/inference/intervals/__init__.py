@@ -1,0 +1,1 @@
+"""Profiles, confidence intervals and standard errors of variance components."""

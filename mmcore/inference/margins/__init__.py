@@ -1,0 +1,1 @@
+"""Estimated means, contrasts and marginal effects."""

@@ -1,0 +1,1 @@
+"""Tests of hypotheses about a fitted model, and comparisons of models."""

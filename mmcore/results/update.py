@@ -1,0 +1,54 @@
+"""The arguments of a fit that is to be made again with some of them changed."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from ..errors import DataError
+from .fit import Fit
+
+__all__ = ["changed_arguments"]
+
+SHARED = frozenset({"weights", "offset", "contrasts", "na_action"})  # arguments that every model has
+_DOT = re.compile(r"(?<![\w.`])\.(?![\w.`])")
+
+
+def changed_arguments(
+    fit: Fit,
+    formula: str | None,
+    data: Any,
+    changes: dict[str, Any],
+    kept: dict[str, Any],
+    options: frozenset[str],
+) -> tuple[str, Any, dict[str, Any]]:
+    """Formula, data and keyword arguments of the call that fits the model again.
+
+    ``kept`` are arguments of this kind of model that stay unless changed, ``options`` the names of all of them. With
+    ``data=None`` the variables of the model frame are taken, and the weights and offset of the fit.
+    """
+    allowed = options | SHARED
+    unknown = sorted(set(changes) - allowed)
+    if unknown:
+        raise DataError(
+            f"update has no argument {unknown[0]!r}; it has formula, data, {', '.join(sorted(allowed))}"
+        )
+    design = fit.design
+    arguments = kept | {"na_action": design.na_action, "contrasts": design.source.contrasts, "weights": None}
+    if data is None:
+        data = design.frame()
+        offset = data["(offset)"].to_numpy() if "(offset)" in data else None
+        arguments |= {"weights": design.weights, "offset": offset}
+    text = fit.formula if formula is None else _dotted(fit.formula, formula)
+    return text, data, arguments | changes
+
+
+def _dotted(present: str, wanted: str) -> str:
+    """``wanted`` with ``.`` replaced by what stands on that side of ``present``."""
+    sides = [side.strip() for side in present.split("~", 1)]
+    left, tilde, right = wanted.rpartition("~")
+    if not tilde:
+        raise DataError(f"update needs a formula with '~', such as '. ~ . + x', not {wanted!r}")
+    left = _DOT.sub(lambda _: sides[0], left.strip() or ".")
+    # without parentheses: a minus or plus that follows applies to each term alike
+    return f"{left} ~ {_DOT.sub(lambda _: sides[1], right)}"
