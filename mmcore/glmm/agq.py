@@ -86,11 +86,12 @@ class AdaptiveGaussHermite(Laplace):
                 "density, and that criterion has none. Leave criterion out, or use nagq=1 (Laplace)"
             )
         self.z, self.log_w = nodes_and_weights(n_nodes)
+        self._unit = float(covariance.to_standard(np.ones(1))[0])  # theta of a coordinate of one: that of the chart
 
     def at(self, x: np.ndarray, tolerance: float = 1e-18) -> Point:
         modes = self.modes(x, tolerance)
         block = self.system.blocks[0]
-        theta = float(x[self.p])
+        theta = self._unit * float(x[self.p])
         mode = theta * modes.v[0][0, 0]  # b = theta^2 v, u = b / theta
         s = modes.factor.T_inv[0, 0] ** 0.5  # type: ignore[attr-defined]
         u = mode + self.z[:, None] * s
@@ -150,8 +151,8 @@ class AdaptiveGaussHermite(Laplace):
             + float(implicit @ (r - theta * A_H * mode))
         )
         if self.dispersion is None:
-            return np.concatenate([self.Q @ of_eta, [of_theta]])
+            return np.concatenate([self.Q @ of_eta, [self._unit * of_theta]])
         fitted = np.where(nodes.share > 0.0, nodes.share * self._by_level(D), 0.0).sum()
         through = theta**2 * float(weight @ A) + theta * float(implicit @ r)
         of_phi = self.dispersion.normalizer(self.log_phi(x))[1] - fitted - through
-        return np.concatenate([self.Q @ of_eta, [of_phi, of_theta]])
+        return np.concatenate([self.Q @ of_eta, [of_phi, self._unit * of_theta]])

@@ -1,4 +1,4 @@
-"""Public functions for generalised models: ``glm``, ``glmer``, and ``fit_at`` for every model."""
+"""Public functions for generalized models: ``glm``, ``glmer``, and ``fit_at`` for every model."""
 
 from __future__ import annotations
 
@@ -53,20 +53,24 @@ def glm(
     contrasts: Mapping[str, Any] | None = None,
     na_action: str = "omit",
 ) -> GeneralizedFit:
-    """Fit a generalised linear model by iteratively reweighted least squares.
-
-    Not for random effects (use ``glmer``). A Gaussian family with identity link is ``lm`` with the numbers
-    of R's glm.
+    """Fit a generalized linear model by iteratively reweighted least squares.
 
     Parameters
     ----------
-    formula : R's language, parsed and never evaluated. A binomial response is 0/1, TRUE/FALSE, a factor (its
-        first level is failure), a proportion with ``weights`` = trials, or ``cbind(successes, failures)``.
-    family : R's name (``"binomial"``, ``"poisson"``, ``"Gamma"``, ``"inverse.gaussian"``, ``"gaussian"``,
-        ``"negative.binomial"``, ``"quasibinomial"``, ``"quasipoisson"``) or a Family; a negative binomial
-        without theta has it estimated.
-    link : name of the link; the default is R's.
-    weights, offset, contrasts, na_action : as in ``lm``.
+    formula : str
+        R's language, parsed and never evaluated, without random terms (those are for ``glmer``). A binomial response is
+        0/1, True/False, a factor (its first level is failure), a proportion with ``weights`` = trials, or
+        ``cbind(successes, failures)``.
+    data : DataFrame
+        The columns that the formula names.
+    family : str or Family
+        R's name (``"binomial"``, ``"poisson"``, ``"Gamma"``, ``"inverse.gaussian"``, ``"gaussian"``,
+        ``"negative.binomial"``, ``"quasibinomial"``, ``"quasipoisson"``) or a Family; a negative binomial without theta
+        has it estimated. There is no default.
+    link : str, optional
+        Name of the link; the default is R's.
+    weights, offset, contrasts, na_action
+        As in ``lm``.
 
     Returns
     -------
@@ -74,11 +78,36 @@ def glm(
 
     Raises
     ------
-    FormulaError, DataError, DesignError, UnsupportedError, FitError. Warns ConvergenceWarning,
-    SeparationWarning (estimates run off to infinity) and MixedModelWarning (counts that are not whole).
+    FormulaError, DataError, DesignError, UnsupportedError
+        The formula, the data or the combination is wrong.
+    FitError
+        No coefficients give means inside the domain of the family.
 
-    R equivalents: ``stats::glm`` at convergence far below its default tolerance, ``MASS::glm.nb``. Cost O(n
-    p^2) per iteration, 4-8 iterations.
+    Warns
+    -----
+    SeparationWarning
+        Estimates run off to infinity: standard errors mean nothing.
+    ConvergenceWarning
+        The score is not zero at the estimates, or the maximum is at the edge of the domain of the family: the estimates
+        are the best that were found, standard errors mean nothing.
+    MixedModelWarning
+        Counts that are not whole: estimates are those of the score equations, there is no likelihood.
+
+    Notes
+    -----
+    As R's ``glm`` at a tolerance of 1e-20 in place of 1e-8, and ``MASS::glm.nb``. Where R's iteration diverges (means
+    over decades, links whose domain is bounded) steps are shortened and other starts are tried. Where the deviance can
+    have several minima, all starts are run. A Gaussian family with identity link is ``lm`` with the numbers of R's glm.
+    ``loglik`` and ``aic`` are R's, with the dispersion D / n, which is not the estimate of maximum likelihood for a
+    Gamma family: that one is ``dispersion_ml``, with ``loglik_ml`` and ``aic_ml``. Cost O(n p^2) per iteration, 4 to 8
+    iterations.
+
+    Examples
+    --------
+    >>> import mmcore as mm
+    >>> fit = mm.glm("Days ~ Eth + Sex", mm.load_dataset("MASS_quine"), family="poisson")
+    >>> fit.fixef.round(3).to_dict()
+    {'(Intercept)': 3.037, 'EthN': -0.527, 'SexM': 0.136}
     """
     chosen = _chosen(family, link, "glm")
     options = {"weights": weights, "offset": offset, "contrasts": contrasts, "na_action": na_action}
@@ -101,34 +130,75 @@ def glmer(
     na_action: str = "omit",
     start: Sequence[float] | Mapping[str, Any] | None = None,
     control: Control | None = None,
+    criterion: str = "joint",
 ) -> GeneralizedFit | LinearMixedFit:
-    """Fit a generalised linear mixed model by maximum likelihood: g(E y) = X beta + Z b, b ~ N(0, Sigma).
+    """Fit a generalized linear mixed model by maximum likelihood: g(E y) = X beta + Z b, b ~ N(0, Sigma).
 
-    Fixed effects and covariance parameters are estimated together with the exact gradient of the approximated
-    likelihood. Not for quasi families, nor for models without a random term (use ``glm``).
+    All parameters are estimated together with the exact gradient of the approximated likelihood: beta, those of Sigma,
+    and the dispersion of Gamma, inverse Gaussian and gaussian responses.
 
     Parameters
     ----------
-    formula : lme4's language; responses as in ``glm``.
-    family, link : as in ``glm``. ``gaussian`` with the identity link is a linear mixed model: a warning, and
-        ``lmer``.
-    nagq : 1 the Laplace approximation; 2 to 100 adaptive Gauss-Hermite points, for one random effect per
-        level of one factor and a known dispersion; 0 the fixed effects at the joint mode (fast, biased).
-    start : theta, or ``{"theta": ..., "beta": ...}``.
-    control : how hard to try.
+    formula : str
+        lme4's language; responses as in ``glm``.
+    data : DataFrame
+        The columns that the formula names.
+    family, link
+        As in ``glm``. ``gaussian`` with the identity link is a linear mixed model: a warning, and ``lmer``.
+    nagq : int
+        1 the Laplace approximation; 2 to 100 adaptive Gauss-Hermite points, for one random effect per level of one
+        factor; 0 the fixed effects at the joint mode (fast, biased).
+    weights
+        Prior weights; they divide the dispersion. Numbers of trials for a binomial family.
+    offset, contrasts, na_action
+        As in ``lm``.
+    start : sequence or mapping, optional
+        theta, or ``{"theta": ..., "beta": ...}``.
+    control : Control, optional
+        How hard to try.
+    criterion : {"joint", "lme4"}
+        What is minimized where the family has a dispersion. ``joint`` is -2 log-likelihood of all parameters. ``lme4``
+        is what lme4 minimizes, for comparisons: see Notes.
 
     Returns
     -------
-    GeneralizedFit (a Fit)
+    GeneralizedFit
 
     Raises
     ------
-    FormulaError, DataError, DesignError, UnsupportedError, FitError. Warns ConvergenceWarning,
-    SingularWarning, SeparationWarning, MixedModelWarning.
+    FormulaError, DataError, DesignError, UnsupportedError
+        The formula, the data or the combination is wrong.
+    FitError
+        The model breaks down: no means inside the domain of the family, or no residual left for a dispersion.
 
-    R equivalents: ``lme4::glmer`` with a tolerance of 1e-10 or less in its inner iteration,
-    ``lme4::glmer.nb``. The criterion is never above glmer's by more than 1e-8 relative. Standard errors come
-    from an accurate Hessian, see ``vcov_hessian``.
+    Warns
+    -----
+    ConvergenceWarning
+        The gradient is not zero at the estimates: trust neither them nor their standard errors.
+    SingularWarning
+        A variance is zero, or a correlation one: the estimates hold, standard errors take theta as known.
+    SeparationWarning
+        Estimates run off to infinity: their standard errors mean nothing.
+    MixedModelWarning
+        Counts that are not whole.
+
+    Notes
+    -----
+    Without a dispersion the criterion is lme4's (``lme4::glmer`` with an inner tolerance of 1e-10 or less, and
+    ``lme4::glmer.nb``), and never above glmer's by more than 1e-8 relative. With a dispersion ``joint`` is
+    glmmTMB's: Sigma is the covariance of b itself, and the determinant of the Laplace approximation has the observed
+    weights. lme4 finds the modes with the dispersion held at one and, up to 2.0, multiplies the variances by the
+    dispersion afterwards: ``criterion="lme4"`` is lme4 1.1-31, whose value is not the likelihood of any parameters and
+    whose estimates move with the unit of the response. Standard errors come from an accurate Hessian, see
+    ``vcov_hessian``.
+
+    Examples
+    --------
+    >>> import mmcore as mm
+    >>> cbpp = mm.load_dataset("cbpp")
+    >>> fit = mm.glmer("cbind(incidence, size - incidence) ~ period + (1 | herd)", cbpp, family="binomial")
+    >>> round(float(fit.theta.iloc[0]), 4), round(fit.loglik, 4)
+    (0.6423, -92.0263)
     """
     chosen = _chosen(family, link, "glmer")
     options = {"weights": weights, "offset": offset, "contrasts": contrasts, "na_action": na_action}
@@ -141,7 +211,9 @@ def glmer(
     design = _design(formula, data, chosen, **options)
     if not design.terms:
         raise UnsupportedError(f"{formula!r} has no random-effects term such as (1 | g); use mm.glm")
-    return _warned(fit_generalized(design, chosen, nagq=nagq, start=start, control=control))
+    return _warned(
+        fit_generalized(design, chosen, nagq=nagq, start=start, control=control, criterion=criterion)
+    )
 
 
 def fit_at(
@@ -159,12 +231,49 @@ def fit_at(
     contrasts: Mapping[str, Any] | None = None,
     na_action: str = "omit",
     sigma: float | None = None,
+    criterion: str = "joint",
 ) -> GeneralizedFit | LinearMixedFit:
     """The model at given parameters, nothing optimized: what a comparison at fixed parameters stands on.
 
-    Linear mixed models (``family=None``): theta in lme4's order; ``reml``, ``sigma`` as in ``lmer``.
-    Generalised ones: theta and ``beta`` (in the order of the columns of X; not needed for nagq = 0); the
-    conditional modes are found to the last digit. Equals the value of lme4's deviance functions there.
+    Parameters
+    ----------
+    formula, data, family, link, weights, offset, contrasts, na_action
+        As in ``lmer`` (``family=None``) or ``glmer``.
+    theta : sequence
+        Covariance parameters in lme4's order.
+    reml : bool
+        As in ``lmer``.
+    nagq, criterion
+        As in ``glmer``.
+    beta : sequence
+        Of a generalized model, in the order of the columns of X; not needed for nagq = 0.
+    sigma : float, optional
+        A known residual standard deviation, as in ``lmer``; the square root of the dispersion of a generalized model,
+        by default where the likelihood of theta and beta is highest.
+
+    Returns
+    -------
+    LinearMixedFit or GeneralizedFit
+        Its conditional modes are found to the last digit.
+
+    Raises
+    ------
+    DataError
+        A parameter is missing, not a number or of the wrong length.
+    UnsupportedError
+        beta for a linear model, or sigma for a family without a dispersion.
+
+    Notes
+    -----
+    Without a dispersion this is the value of lme4's deviance functions at the same parameters.
+
+    Examples
+    --------
+    >>> import mmcore as mm
+    >>> data = mm.load_dataset("sleepstudy")
+    >>> at = mm.fit_at("Reaction ~ Days + (1 | Subject)", data, [1.2], reml=False)
+    >>> round(at.criterion, 4)
+    1794.4655
     """
     options = {"weights": weights, "offset": offset, "contrasts": contrasts, "na_action": na_action}
     if family is None:
@@ -175,7 +284,9 @@ def fit_at(
         return linear_at(formula, data, theta, reml=reml, sigma=sigma, **options)
     chosen = family_named(family, link)
     design = _design(formula, data, chosen, **options)
-    return fit_generalized_at(design, chosen, theta, beta, nagq=nagq)
+    return fit_generalized_at(
+        design, chosen, theta, beta, nagq=nagq, sigma=sigma, criterion=criterion
+    )
 
 
 # --- warnings ---------------------------------------------------------------------------------------------
@@ -238,11 +349,7 @@ def _separation(fit: GeneralizedFit) -> str:
 
 def _without_end(fit: GeneralizedFit) -> list[str]:
     """Coefficients about which the data say nothing at these means: standard errors beyond all bounds."""
-    s = fit.solution
-    if s.objective is None or s.point is None:
-        information = (s.Q * s.at.W) @ s.Q.T
-    else:
-        information = s.objective.working_information(s.point)
+    s, information = fit.solution, fit.information
     size = np.sqrt(np.square(fit.design.X).mean(axis=0))
     scaled = (s.R / size).T @ information @ (s.R / size)
     if not np.isfinite(scaled).all():
