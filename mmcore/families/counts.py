@@ -339,4 +339,5 @@ class _NegativeBinomialConditional(Conditional):
 
     def rounding(self, at: Working) -> float:
         difference = self.y - at.mu
-        return super().rounding(at) + 8.0 * EPS * float(self.w @ (difference * difference / at.mu))
+        parts = 8.0 * EPS * float(self.w @ (difference * difference / np.maximum(at.mu, EPS)))
+        return super().rounding(at) + min(parts, 1e-6 * abs(at.D))

@@ -190,8 +190,12 @@ class Conditional:
 
     def rounding(self, at: Working) -> float:
         """How much of the deviance D may be rounding: eta, y and mu are known to units in their last place."""
-        error = EPS * (np.abs(at.eta) + (np.abs(at.mu) + np.abs(self.y)) / np.abs(at.m1))
-        return float(8.0 * EPS * abs(at.D) + 4.0 * (np.abs(at.s) @ error + at.W @ (error * error)))
+        size = np.abs(at.mu) + np.abs(self.y)
+        spread = self.w * size / at.V
+        score = np.abs(at.s) @ np.abs(at.eta) + np.abs(self.y - at.mu) @ spread
+        curve = at.W @ (at.eta * at.eta) + spread @ size
+        bound = float(8.0 * EPS * abs(at.D) + 4.0 * EPS * score + 8.0 * EPS * EPS * curve)
+        return bound if np.isfinite(bound) else 1e-10 * abs(at.D)
 
     def observed_slope(self, at: Working) -> np.ndarray:
         """(n,) dH/deta, H the observed weights."""

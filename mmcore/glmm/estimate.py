@@ -100,6 +100,8 @@ def _against_none(setup: Problem, objective: Laplace, result: Result, control: C
     With a dispersion the criterion can have an optimum there and another far from it.
     """
     found = irls(objective.family, setup.Q, setup.offset)
+    if not found.converged:
+        return result
     assert objective.dispersion is not None
     gamma = np.zeros(0) if isinstance(objective, JointLaplace) else found.gamma
     log_phi = objective.dispersion.estimate(found.at.D)

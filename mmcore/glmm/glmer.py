@@ -300,7 +300,7 @@ def _warned(fit: GeneralizedFit) -> GeneralizedFit:
     if not fit.converged:
         if not said:
             warnings.warn(ConvergenceWarning(_why_not(fit)), stacklevel=3)
-    elif fit.is_mixed and fit.is_singular:
+    elif fit.is_mixed and fit.is_singular and not said:
         warnings.warn(singular_warning(fit), stacklevel=3)
     elif fit.status is Status.CONVERGED_BOUNDARY and fit.solution.size_estimated:
         message = (
@@ -355,5 +355,5 @@ def _without_end(fit: GeneralizedFit) -> list[str]:
     if not np.isfinite(scaled).all():
         return []
     values, vectors = np.linalg.eigh(scaled)
-    variances = np.square(vectors) @ (1.0 / np.maximum(values, np.finfo(float).tiny))
+    variances = np.square(vectors) @ (1.0 / np.maximum(values, np.finfo(float).eps * values[-1]))
     return [n for n, v in zip(fit.design.x_names, fit.dispersion * variances, strict=True) if v > DIVERGED**2]

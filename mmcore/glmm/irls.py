@@ -20,7 +20,7 @@ from ..families.continuous import Gamma
 from ..families.counts import Poisson
 from ..families.family import Conditional, Family, Working
 
-__all__ = ["FAIR", "Irls", "irls", "null_deviance", "shorter", "solve_information"]
+__all__ = ["FAIR", "Irls", "first_place", "irls", "null_deviance", "shorter", "solve_information"]
 
 MAX_ITERATIONS = 200
 HALVINGS = 60
@@ -95,6 +95,12 @@ def _better(family: Conditional, found: Irls, best: Irls) -> bool:
     if found.converged is not best.converged:
         return found.converged
     return best.at.D - family.rounding(best.at) > found.at.D
+
+
+def first_place(family: Conditional, Q: np.ndarray, offset: np.ndarray | float) -> np.ndarray | None:
+    """Coefficients of the best start: where the model itself has no finite estimates."""
+    places = list(_starts(family, Q, np.zeros(family.n) + offset, None))
+    return min(places, key=lambda place: place[1].D)[0] if places else None
 
 
 def null_deviance(family: Conditional, offset: np.ndarray | None, intercept: bool) -> float:

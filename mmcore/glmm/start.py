@@ -13,7 +13,7 @@ from ..errors import DataError, FitError
 from ..families.dispersion import Dispersion
 from ..families.family import Conditional, Working
 from ..lmm.fit import checked_theta
-from .irls import irls
+from .irls import first_place, irls
 from .problem import START_RANGE, Problem
 
 __all__ = ["Start", "checked_beta", "start_dispersion", "start_fixed", "start_point"]
@@ -97,7 +97,12 @@ def checked_beta(setup: Problem, beta: Any) -> np.ndarray | None:
 def start_fixed(setup: Problem, conditional: Conditional) -> tuple[np.ndarray, Working]:
     """Coefficients of the model without random effects: a start, so a rough one will do."""
     found = irls(conditional, setup.Q, setup.offset, tolerance=1e-3)
-    return found.gamma, found.at
+    if found.converged or not len(setup.Q):
+        return found.gamma, found.at
+    first = first_place(conditional, setup.Q, setup.offset)  # not at the end of a run to infinity
+    if first is None:
+        return found.gamma, found.at
+    return first, conditional.at(np.zeros(conditional.n) + setup.offset + first @ setup.Q)
 
 
 def _charts(setup: Problem, conditional: Conditional, at: Working, joint: bool) -> list[np.ndarray]:
