@@ -19,11 +19,15 @@ class Gaussian(Family):
     links = ("identity", "log", "inverse")
     dispersion_known = False
     canonical = "identity"
+    convex = ("identity",)
 
     def variance(self, mu):
         return np.ones_like(mu)
 
     def variance_slope(self, mu):
+        return np.zeros_like(mu)
+
+    def variance_bend(self, mu):
         return np.zeros_like(mu)
 
     def unit_deviance(self, y, mu):
@@ -56,12 +60,17 @@ class Gamma(Family):
     links = ("inverse", "log", "identity")
     dispersion_known = False
     canonical = "inverse"
+    convex = ("inverse", "log")
+    positive = True
 
     def variance(self, mu):
         return mu * mu
 
     def variance_slope(self, mu):
         return 2.0 * mu
+
+    def variance_bend(self, mu):
+        return np.full_like(mu, 2.0)
 
     def unit_deviance(self, y, mu):
         return 2.0 * divergence(mu, y, y - mu) / mu
@@ -96,12 +105,17 @@ class InverseGaussian(Family):
     links = ("1/mu^2", "inverse", "log", "identity")
     dispersion_known = False
     canonical = "1/mu^2"
+    convex = ("1/mu^2", "inverse")
+    positive = True
 
     def variance(self, mu):
         return mu**3
 
     def variance_slope(self, mu):
         return 3.0 * mu * mu
+
+    def variance_bend(self, mu):
+        return 6.0 * mu
 
     def unit_deviance(self, y, mu):
         return (y - mu) ** 2 / (y * mu * mu)

@@ -9,7 +9,17 @@ import numpy as np
 from scipy.special import digamma, expit, gammaln, xlog1py, xlogy
 
 from ..errors import DataError, UnsupportedError
-from .family import NEARLY_WHOLE, TINY, Conditional, Family, Working, divergence, refuse
+from .family import (
+    EPS,
+    NEARLY_WHOLE,
+    TINY,
+    Conditional,
+    Family,
+    Working,
+    divergence,
+    domain_of_probability,
+    refuse,
+)
 
 __all__ = ["Binomial", "NegativeBinomial", "Poisson"]
 
@@ -20,12 +30,16 @@ class Binomial(Family):
     name = "binomial"
     links = ("logit", "probit", "cloglog", "cauchit", "log", "identity")
     canonical = "logit"
+    convex = ("logit", "probit", "cloglog", "log", "identity")
 
     def variance(self, mu):
         return mu * (1.0 - mu)
 
     def variance_slope(self, mu):
         return 1.0 - 2.0 * mu
+
+    def variance_bend(self, mu):
+        return np.full_like(mu, -2.0)
 
     def unit_deviance(self, y, mu):
         return _binomial_deviance(y, mu, 1.0 - mu)
@@ -38,6 +52,9 @@ class Binomial(Family):
             "must lie between 0 and 1 for a binomial family (counts are written cbind(successes, failures))"
         )
         refuse((y < 0) | (y > 1), y, label, rule)
+
+    def domain(self):
+        return domain_of_probability(self.link)
 
     def valid(self, eta, mu):
         return self.link.bounded or bool(((mu > 0) & (mu < 1)).all())
@@ -121,6 +138,13 @@ class _BinomialConditional(Conditional):
         dW = self.w * (bend * at.m1 + q1 * at.m2)
         return dW, at.W - (self.wy * c - (self.w - self.wy) * at.mu) * bend
 
+    def rounding(self, at: Working) -> float:
+        # D is a difference of sums, and the sums round
+        sums = abs(self.sum_saturated) + abs(at.D) + float(self.w @ np.abs(at.eta))
+        return (
+            8.0 * EPS * sums if at.m1 is None else super().rounding(at) + 8.0 * EPS * abs(self.sum_saturated)
+        )
+
     def residuals(self, at: Working) -> tuple[np.ndarray, np.ndarray]:
         c = self.family.link.complement(at.eta)  # 1 - mu would be zero where mu rounds to one
         return self.y * c - (1.0 - self.y) * at.mu, at.mu * c
@@ -151,12 +175,17 @@ class Poisson(Family):
     name = "poisson"
     links = ("log", "identity", "sqrt")
     canonical = "log"
+    convex = ("log", "identity", "sqrt")
+    positive = True
 
     def variance(self, mu):
         return mu
 
     def variance_slope(self, mu):
         return np.ones_like(mu)
+
+    def variance_bend(self, mu):
+        return np.zeros_like(mu)
 
     def unit_deviance(self, y, mu):
         return 2.0 * divergence(y, mu, mu - y)
@@ -210,6 +239,13 @@ class _PoissonConditional(Conditional):
         W = self.w * np.exp(eta)
         return self.saturated + 2.0 * (W - self.wy * eta), self.wy - W
 
+    def rounding(self, at: Working) -> float:
+        if at.m1 is not None:
+            return super().rounding(at)
+        # D is a difference of sums, and the sums round
+        sums = abs(self.sum_saturated) + float(at.W.sum() + (self.wy + at.W) @ np.abs(at.eta))
+        return 8.0 * EPS * sums
+
     def curvature(self, at: Working) -> tuple[np.ndarray, np.ndarray]:
         return (at.W, at.W) if at.m1 is None else super().curvature(at)
 
@@ -222,6 +258,8 @@ class NegativeBinomial(Family):
 
     name = "negative.binomial"
     links = ("log", "sqrt", "identity")
+    convex = ("log",)
+    positive = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -251,6 +289,9 @@ class NegativeBinomial(Family):
     def variance_slope(self, mu):
         return 1.0 + 2.0 * mu / self.size
 
+    def variance_bend(self, mu):
+        return np.full_like(mu, 2.0 / self.size)
+
     def unit_deviance(self, y, mu):
         theta, difference = self.size, mu - y
         return 2.0 * (divergence(y, mu, difference) - divergence(y + theta, mu + theta, difference))
@@ -271,6 +312,9 @@ class NegativeBinomial(Family):
             - theta * log(theta) + gammaln(theta) - gammaln(y + theta)
         )  # fmt: skip
         return 2.0 * float(w @ terms)
+
+    def bind(self, y, w=None, trials=None):
+        return _NegativeBinomialConditional(self, y, np.ones(len(y)) if w is None else w, trials)
 
     def size_slopes(self, y: np.ndarray, w: np.ndarray, at: Working) -> tuple[float, np.ndarray, np.ndarray]:
         """Derivatives in log(theta) of -2 log-likelihood, of the weights W and of the scores s, at fixed
@@ -296,3 +340,12 @@ class NegativeBinomial(Family):
                 "a negative binomial response with prior weights has no distribution to simulate from"
             )
         return rng.poisson(mu * rng.gamma(self.size, 1.0 / self.size, mu.shape)).astype(float)
+
+
+class _NegativeBinomialConditional(Conditional):
+    """Knows that its deviance is a difference."""
+
+    def rounding(self, at: Working) -> float:
+        difference = self.y - at.mu
+        parts = 8.0 * EPS * float(self.w @ (difference * difference / np.maximum(at.mu, EPS)))
+        return super().rounding(at) + min(parts, 1e-6 * abs(at.D))

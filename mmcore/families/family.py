@@ -19,10 +19,12 @@ from scipy.special import kl_div
 from ..errors import DataError, UnsupportedError
 from .links import Link
 
-__all__ = ["Conditional", "Family", "Working"]  # fmt: skip
+__all__ = ["Conditional", "Family", "Working", "domain_of_probability"]  # fmt: skip
 
 LOG_2PI = log(2.0 * pi)
+EPS = float(np.finfo(float).eps)
 TINY = np.finfo(float).tiny
+EDGE = 1e-3  # squared distance from the edge, in squared standard errors, that counts as none
 CLOSE = 0.25  # relative distance of y and mu below which their divergence is a series
 NEARLY_WHOLE = 1e-3  # R's glm: a count further than this from a whole number is not a count
 
@@ -54,7 +56,9 @@ class Family:
     name = ""  # R's name
     links: ClassVar[tuple[str, ...]] = ()  # allowed, the default first
     dispersion_known = True  # the dispersion is one, not estimated
+    convex: ClassVar[tuple[str, ...]] = ()  # links with a single minimum of the deviance
     canonical = ""  # the link for which Fisher and observed weights are the same
+    positive = False  # whether means must be positive
     likelihood = True  # whether there is one (quasi families have none)
 
     def __post_init__(self) -> None:
@@ -85,6 +89,10 @@ class Family:
         """dV / dmu."""
         raise NotImplementedError
 
+    def variance_bend(self, mu: np.ndarray) -> np.ndarray:
+        """d2V / dmu2."""
+        raise NotImplementedError
+
     def unit_deviance(self, y: np.ndarray, mu: np.ndarray) -> np.ndarray:
         """d(y, mu), weights left out; zero at mu = y."""
         raise NotImplementedError
@@ -95,6 +103,14 @@ class Family:
 
     def check(self, y: np.ndarray, label: str) -> None:
         """Raise DataError when a response is outside the domain."""
+
+    def domain(self) -> tuple[float, float]:
+        """Open interval of the linear predictors whose means are in the domain of the family.
+
+        With the square-root link a negative linear predictor has a mean as well: no interval.
+        """
+        bounded = self.is_restricted and self.positive and self.link.name != "sqrt"
+        return (0.0, np.inf) if bounded else (-np.inf, np.inf)
 
     def valid(self, eta: np.ndarray, mu: np.ndarray) -> bool:
         """Whether every mean is in the domain of the family."""
@@ -127,6 +143,13 @@ class Family:
         return Conditional(self, y, np.ones(len(y)) if w is None else w, trials)
 
 
+def domain_of_probability(link: Link) -> tuple[float, float]:
+    """Open interval of the linear predictors whose means lie between zero and one."""
+    if link.bounded:
+        return -np.inf, np.inf
+    return (-np.inf, 0.0) if link.name == "log" else (0.0, 1.0)
+
+
 class Conditional:
     """A family bound to a response."""
 
@@ -152,20 +175,54 @@ class Conditional:
         )
 
     def terms(self, eta: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Deviance of every row and scores, for linear predictors (r, n); infinite outside the domain."""
+        """Deviance of every row and scores, for linear predictors (r, n); infinite and zero outside the domain."""
         family = self.family
+        low, high = family.domain()
         mu = family.link.mu(eta)
         m1 = family.link.slopes(eta, mu)[0]
         D = self.w * family.unit_deviance(self.y, mu)
-        return np.where(np.isfinite(D), D, np.inf), self.w * m1 / family.variance(mu) * (self.y - mu)
+        inside = np.isfinite(D) & (eta > low) & (eta < high)
+        score = self.w * m1 / family.variance(mu) * (self.y - mu)
+        return np.where(inside, D, np.inf), np.where(inside, score, 0.0)
 
     def curvature(self, at: Working) -> tuple[np.ndarray, np.ndarray]:
         """dW and the observed weights H, (n,) each."""
-        bend = (at.m2 * at.V - at.m1 * at.m1 * self.family.variance_slope(at.mu)) / (at.V * at.V)
-        dW = self.w * at.m1 * (2.0 * bend + at.m1 * at.m1 * self.family.variance_slope(at.mu) / (at.V * at.V))
+        ratio = at.m1 / at.V
+        turn = ratio * ratio * self.family.variance_slope(at.mu)
+        bend = at.m2 / at.V - turn  # d(mu' / V) / deta
+        dW = self.w * at.m1 * (2.0 * bend + turn)
         if self.family.is_canonical:
             return dW, at.W
         return dW, at.W - self.w * (self.y - at.mu) * bend
+
+    def rounding(self, at: Working) -> float:
+        """How much of the deviance D may be rounding: eta, y and mu are known to units in their last place."""
+        size = np.abs(at.mu) + np.abs(self.y)
+        spread = self.w * size / at.V
+        score = np.abs(at.s) @ np.abs(at.eta) + np.abs(self.y - at.mu) @ spread
+        curve = at.W @ (at.eta * at.eta) + spread @ size
+        bound = float(8.0 * EPS * abs(at.D) + 4.0 * EPS * score + 8.0 * EPS * EPS * curve)
+        return bound if np.isfinite(bound) else 1e-10 * abs(at.D)
+
+    def observed_slope(self, at: Working) -> np.ndarray:
+        """(n,) dH/deta, H the observed weights."""
+        family, link = self.family, self.family.link
+        slope = family.variance_slope(at.mu)
+        ratio, curve = at.m1 / at.V, at.m2 / at.V
+        bend = curve - ratio * ratio * slope  # d(mu' / V) / deta, and its derivative:
+        turn = link.third(at.eta, at.mu) / at.V - ratio * slope * (curve + 2.0 * bend)
+        turn -= ratio * ratio * at.m1 * family.variance_bend(at.mu)
+        return self.w * (at.m2 * ratio + 2.0 * at.m1 * bend - (self.y - at.mu) * turn)
+
+    def at_edge(self, at: Working) -> np.ndarray:
+        """(n,) mask of the rows whose linear predictors are at the edge of the domain, in units of the standard error
+        that the row alone would give.
+        """
+        low, high = self.family.domain()
+        distance = np.minimum(at.eta - low, high - at.eta)
+        phi = 1.0 if self.family.dispersion_known else at.D / self.n
+        with np.errstate(all="ignore"):
+            return np.isfinite(distance) & (self.w > 0) & (at.W * distance * distance < EDGE * phi)
 
     def residuals(self, at: Working) -> tuple[np.ndarray, np.ndarray]:
         """(n,) y - mu and (n,) V(mu)."""
@@ -178,21 +235,6 @@ class Conditional:
     def minus2loglik(self, at: Working) -> float:
         """-2 log-likelihood with constants."""
         return self.family.minus2loglik(self.y, self.w, self.trials, at.mu, at.D)
-
-
-# --- Gaussian -----------------------------------------------------------------------------------------------
-
-
-# --- binomial -----------------------------------------------------------------------------------------------
-
-
-# --- counts -------------------------------------------------------------------------------------------------
-
-
-# --- positive responses -----------------------------------------------------------------------------------
-
-
-# --- quasi families ---------------------------------------------------------------------------------------
 
 
 def divergence(a: np.ndarray, b: np.ndarray, difference: np.ndarray) -> np.ndarray:
@@ -226,6 +268,3 @@ def refuse(bad: np.ndarray, y: np.ndarray, label: str, rule: str) -> None:
             f"the response {label} {rule}: {int(bad.sum())} value(s) do not, the first is {y[row]:g} "
             f"(row {row + 1} of those used)"
         )
-
-
-# --- by name ----------------------------------------------------------------------------------------------

@@ -42,6 +42,10 @@ class Link:
         """dmu / deta and d2mu / deta2; ``mu`` is the mean at ``eta``."""
         raise NotImplementedError
 
+    def third(self, eta: np.ndarray, mu: np.ndarray) -> np.ndarray:
+        """d3mu / deta3."""
+        raise NotImplementedError
+
     def valid(self, eta: np.ndarray) -> bool:
         """Whether every eta is in the domain of the inverse link."""
         return True
@@ -67,6 +71,9 @@ class Identity(Link):
     def slopes(self, eta: np.ndarray, mu: np.ndarray) -> Pair:
         return np.ones_like(eta), np.zeros_like(eta)
 
+    def third(self, eta: np.ndarray, mu: np.ndarray) -> np.ndarray:
+        return np.zeros_like(eta)
+
 
 class Log(Link):
     """eta = log mu."""
@@ -84,6 +91,9 @@ class Log(Link):
 
     def slopes(self, eta: np.ndarray, mu: np.ndarray) -> Pair:
         return mu, mu
+
+    def third(self, eta: np.ndarray, mu: np.ndarray) -> np.ndarray:
+        return mu
 
 
 class Logit(Link):
@@ -106,6 +116,11 @@ class Logit(Link):
         m1 = mu * c
         return m1, m1 * (c - mu)
 
+    def third(self, eta: np.ndarray, mu: np.ndarray) -> np.ndarray:
+        c = self.complement(eta)
+        m1 = mu * c
+        return m1 * ((c - mu) ** 2 - 2.0 * m1)
+
 
 class Probit(Link):
     """eta = the standard normal quantile of mu."""
@@ -127,6 +142,10 @@ class Probit(Link):
         eta = np.clip(eta, -self._FAR, self._FAR)
         m1 = _INV_SQRT_2PI * np.exp(-0.5 * eta * eta)
         return m1, -eta * m1
+
+    def third(self, eta: np.ndarray, mu: np.ndarray) -> np.ndarray:
+        eta = np.clip(eta, -self._FAR, self._FAR)
+        return (eta * eta - 1.0) * _INV_SQRT_2PI * np.exp(-0.5 * eta * eta)
 
 
 class Cloglog(Link):
@@ -152,6 +171,10 @@ class Cloglog(Link):
         m1 = rate * np.exp(-rate)
         return m1, m1 * (1.0 - rate)
 
+    def third(self, eta: np.ndarray, mu: np.ndarray) -> np.ndarray:
+        rate = self._rate(eta)
+        return rate * np.exp(-rate) * ((1.0 - rate) ** 2 - rate)
+
 
 class Cauchit(Link):
     """eta = tan(pi (mu - 1/2)): the quantile of a Cauchy distribution."""
@@ -172,6 +195,10 @@ class Cauchit(Link):
         spread = 1.0 + eta * eta
         m1 = 1.0 / (np.pi * spread)
         return m1, -2.0 * eta * m1 / spread
+
+    def third(self, eta: np.ndarray, mu: np.ndarray) -> np.ndarray:
+        spread = 1.0 + eta * eta
+        return (6.0 * eta * eta - 2.0) / (np.pi * spread**3)
 
 
 def _cauchy(x: np.ndarray) -> np.ndarray:
@@ -195,6 +222,9 @@ class Inverse(Link):
         m1 = -mu * mu
         return m1, -2.0 * m1 * mu
 
+    def third(self, eta: np.ndarray, mu: np.ndarray) -> np.ndarray:
+        return -6.0 * mu**4
+
     def valid(self, eta: np.ndarray) -> bool:
         return bool((eta != 0).all())
 
@@ -212,6 +242,9 @@ class Sqrt(Link):
 
     def slopes(self, eta: np.ndarray, mu: np.ndarray) -> Pair:
         return 2.0 * eta, np.full_like(eta, 2.0)
+
+    def third(self, eta: np.ndarray, mu: np.ndarray) -> np.ndarray:
+        return np.zeros_like(eta)
 
     def valid(self, eta: np.ndarray) -> bool:
         return bool((eta != 0).all())
@@ -231,6 +264,9 @@ class InverseSquare(Link):
     def slopes(self, eta: np.ndarray, mu: np.ndarray) -> Pair:
         m1 = -0.5 * mu / eta
         return m1, -1.5 * m1 / eta
+
+    def third(self, eta: np.ndarray, mu: np.ndarray) -> np.ndarray:
+        return -1.875 * mu / eta**3
 
     def valid(self, eta: np.ndarray) -> bool:
         return bool((eta > 0).all())

@@ -11,7 +11,7 @@ import numpy as np
 from ..errors import UnsupportedError
 from .continuous import Gamma, Gaussian, InverseGaussian
 from .counts import Binomial, Poisson
-from .family import Family
+from .family import Family, domain_of_probability
 from .links import LINKS, link_named
 
 __all__ = ["Quasi", "QuasiBinomial", "QuasiPoisson"]
@@ -83,6 +83,9 @@ class Quasi(Family):
     def variance_slope(self, mu):
         return self._model.variance_slope(mu)
 
+    def variance_bend(self, mu):
+        return self._model.variance_bend(mu)
+
     def unit_deviance(self, y, mu):
         return self._model.unit_deviance(y, mu)
 
@@ -93,6 +96,15 @@ class Quasi(Family):
 
     def check(self, y, label):
         self._model.check(y, label)
+
+    @property
+    def positive(self):  # type: ignore[override]
+        return self.variance_name != "constant"
+
+    def domain(self):
+        if self.variance_name != "mu(1-mu)":
+            return super().domain()
+        return domain_of_probability(self.link)
 
     def valid(self, eta, mu):
         if not self.link.valid(eta):

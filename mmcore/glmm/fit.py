@@ -1,7 +1,7 @@
-"""Generalised linear (mixed) models: one fit that is a :class:`mmcore.Fit`, with the same names.
+"""Generalized linear (mixed) models: one fit that is a :class:`mmcore.Fit`, with the same names.
 
-A generalised model at its estimates is a weighted linear mixed model, the *working model*: response z = eta
-+ (y - mu) / mu', weights W, residual variance one (or the dispersion). Its V = W^-1 + Z Sigma Z' is what
+A generalized model at its estimates is a weighted linear mixed model, the *working model*: response z = eta
++ (y - mu) / mu', weights W, residual variance one (or the dispersion phi). Its V = W^-1 + Z Sigma Z' / phi is what
 ``state``, ``solve_V`` and the influence measures of the fit stand on.
 """
 
@@ -28,7 +28,7 @@ from ..results.verbs import PredictiveFit
 from .agq import AdaptiveGaussHermite
 from .hessian import beta_block, hessian_of, in_beta, is_unique
 from .irls import null_deviance
-from .problem import Solution
+from .problem import CriterionName, Solution
 from .solve import solve, solve_at
 from .text import glm_summary
 
@@ -41,11 +41,12 @@ __all__ = ["GeneralizedFit", "fit_generalized", "fit_generalized_at", "is_genera
 
 @dataclass(frozen=True, repr=False)
 class GeneralizedFit(PredictiveFit):
-    """A fitted generalised linear model, with or without random effects. Immutable; refits make new ones.
+    """A fitted generalized linear model, with or without random effects. Immutable; refits make new ones.
 
-    Names are those of :class:`Fit`. ``fitted`` are means, ``eta`` the linear predictor; ``theta``, ``ranef``
-    and ``condvar`` are on the scale of the linear predictor, relative to ``sigma`` where the dispersion is
-    estimated. ``sigma`` is 1 for binomial, Poisson and negative binomial families.
+    Names are those of :class:`Fit`. ``fitted`` are means, ``eta`` the linear predictor; ``theta``, ``Lambda``,
+    ``ranef`` and ``condvar`` are on the scale of the linear predictor: the covariance of the random effects is
+    Lambda Lambda'. Only with ``criterion="lme4"`` is it that times the dispersion. ``sigma`` is the square root of the
+    dispersion, 1 for binomial, Poisson and negative binomial families.
     """
 
     design: Design  # y as the family reads it, X, random terms, weights, offset, labels
@@ -80,6 +81,27 @@ class GeneralizedFit(PredictiveFit):
     def nagq(self) -> int | None:
         """Quadrature points; None for a GLM."""
         return self.solution.nagq if self.is_mixed else None
+
+    @property
+    def criterion_name(self) -> CriterionName:
+        """What was minimized: ``joint``, the likelihood of all parameters, or ``lme4`` (models with a dispersion)."""
+        s = self.solution
+        return (
+            "lme4" if self.is_mixed and not self.family.dispersion_known and s.dispersion is None else "joint"
+        )
+
+    @property
+    def random_scale(self) -> float:
+        """Standard deviation that theta and Lambda are relative to: 1, but ``sigma`` with lme4's criterion."""
+        return self.sigma if self.criterion_name == "lme4" else 1.0
+
+    @property
+    def singular_scale(self) -> float:
+        """Residual standard deviation on the scale of the linear predictor, in units of ``random_scale``."""
+        if self.solution.dispersion is None:
+            return 1.0
+        W = self.solution.at.W
+        return self.sigma / max(float(W.mean()), float(np.finfo(float).tiny)) ** 0.5
 
     @property
     def is_mixed(self) -> bool:
@@ -118,7 +140,7 @@ class GeneralizedFit(PredictiveFit):
     def working(self) -> LinearEstimates:
         """The working linear mixed model at this theta: response z, weights W, residual variance sigma^2.
 
-        Its generalised least-squares beta is that of a GLM, but not the Laplace estimate of a mixed model.
+        Its generalized least-squares beta is that of a GLM, but not the Laplace estimate of a mixed model.
         """
         at, sigma = self.solution.at, self.sigma
         sigma = (
@@ -129,7 +151,8 @@ class GeneralizedFit(PredictiveFit):
             design = replace(self.design, y=z, weights=np.maximum(at.W, NO_WEIGHT))
             if not self.is_mixed:
                 return fit_design(design, reml=False, sigma=sigma)
-            return fit_design_at(design, self.theta.to_numpy(), reml=False, sigma=sigma)
+            theta = self.theta.to_numpy() * (self.random_scale / sigma)
+            return fit_design_at(design, theta, reml=False, sigma=sigma)
 
     @property
     def state(self) -> Factor:
@@ -137,15 +160,20 @@ class GeneralizedFit(PredictiveFit):
         return self.working.state
 
     @cached_property
-    def XtVinvX_inv(self) -> np.ndarray:
-        """(p, p) = (X'V^-1X)^-1 of the working model; lme4's unscaled covariance from RX."""
+    def information(self) -> np.ndarray:
+        """(p, p) Q'V^-1Q of the working model, relative to sigma^2, for the orthonormal basis Q of X."""
         s = self.solution
+        if s.objective is None or s.point is None:
+            return (s.Q * s.at.W) @ s.Q.T
+        information = s.objective.working_information(s.point)
+        return information if s.dispersion is None else self.dispersion * information
+
+    @cached_property
+    def XtVinvX_inv(self) -> np.ndarray:
+        """(p, p) = (X'V^-1X)^-1 of the working model, relative to sigma^2; lme4's unscaled covariance from RX."""
+        s, information = self.solution, self.information
         if not self.design.p:
             return np.zeros((0, 0))
-        if s.objective is None or s.point is None:
-            information = (s.Q * s.at.W) @ s.Q.T
-        else:
-            information = s.objective.working_information(s.point.modes)
         try:
             half = np.linalg.solve(np.linalg.cholesky(information), np.linalg.inv(s.R).T)
         except np.linalg.LinAlgError as error:
@@ -175,11 +203,13 @@ class GeneralizedFit(PredictiveFit):
 
     @cached_property
     def dispersion(self) -> float:
-        """phi: one where the family says so; Pearson's X^2 / (n - p) for a GLM; (X^2 + |u|^2) / n for a GLMM
-        (lme4).
+        """phi: one where the family says so; Pearson's X^2 / (n - p) for a GLM; of a mixed model the estimate of
+        maximum likelihood, but (X^2 + |u|^2) / n with lme4's criterion.
         """
         if self.family.dispersion_known:
             return 1.0
+        if self.solution.dispersion is not None:
+            return float(np.exp(self.solution.log_phi))
         if self.solution.point is not None:
             return (self.pearson_chi2 + self.solution.point.modes.penalty) / self.design.n
         return self.pearson_chi2 / self.df_resid if self.df_resid > 0 else np.nan
@@ -236,10 +266,11 @@ class GeneralizedFit(PredictiveFit):
 
     @property
     def criterion(self) -> float:
-        """-2 log-likelihood: of a GLM; of a mixed model by its approximation, with lme4's constants.
+        """-2 log-likelihood: of a GLM; of a mixed model by its approximation.
 
-        Laplace: all constants of the data, and 2 where the dispersion is estimated. Quadrature (nagq > 1):
-        none, see ``loglik_full``. NaN with a warning where there is no likelihood.
+        With all constants of the data, but for quadrature (nagq > 1) of a family whose dispersion is known: lme4 leaves
+        them out there, see ``loglik_full``. With ``criterion="lme4"`` a model with a dispersion has lme4's value, which
+        is not the likelihood of any parameters. NaN with a warning where there is no likelihood.
         """
         if self.likelihood_note:
             warnings.warn(
@@ -249,9 +280,11 @@ class GeneralizedFit(PredictiveFit):
         point = self.solution.point
         if point is None:
             return self._minus2loglik
-        if isinstance(self.solution.objective, AdaptiveGaussHermite):
+        if self.solution.dispersion is None and isinstance(self.solution.objective, AdaptiveGaussHermite):
             return point.f
-        return self._full_criterion + (0.0 if self.family.dispersion_known else 2.0)
+        if self.criterion_name == "joint":
+            return self._full_criterion
+        return self._full_criterion + 2.0  # as lme4 has it
 
     @property
     def _full_criterion(self) -> float:
@@ -259,6 +292,9 @@ class GeneralizedFit(PredictiveFit):
         point = self.solution.point
         if point is None:
             return self._minus2loglik
+        dispersion = self.solution.dispersion
+        if dispersion is not None:
+            return point.f + dispersion.reference + dispersion.constant
         h = self.family.of_deviance(self.solution.at.D, self.solution.conditional.w)[0]
         return point.f - h + self._minus2loglik
 
@@ -403,12 +439,16 @@ class GeneralizedFit(PredictiveFit):
         if isinstance(family, NegativeBinomial) and self.solution.size_estimated:
             family = replace(family, theta=None)
         start = {"theta": self.theta.to_numpy()} if self.is_mixed else None
-        return fit_generalized(design, family, nagq=self.solution.nagq, start=start, quiet=True)
+        criterion = self.criterion_name
+        return fit_generalized(
+            design, family, nagq=self.solution.nagq, start=start, criterion=criterion, quiet=True
+        )
 
     def refit(self, y: Any) -> GeneralizedFit:
         """The same model for another response, rows in the order of this fit; a negative binomial size is kept."""
         design = self.design.with_response(y)
-        return fit_generalized(design, self.family, nagq=self.solution.nagq, quiet=True)
+        criterion = self.criterion_name
+        return fit_generalized(design, self.family, nagq=self.solution.nagq, criterion=criterion, quiet=True)
 
     @property
     def size(self) -> float:
@@ -430,20 +470,32 @@ def fit_generalized(
     nagq: int = 1,
     start: Any = None,
     control: Control | None = None,
+    criterion: str = "joint",
     quiet: bool = False,
 ) -> GeneralizedFit:
-    """Estimate a generalised model for a design: the whole of ``glm`` and ``glmer`` after the formula.
+    """Estimate a generalized model for a design: the whole of ``glm`` and ``glmer`` after the formula.
 
-    ``design`` has the response as the family reads it (:mod:`mmcore.response`); ``quiet`` leaves warnings
+    ``design`` has the response as the family reads it (:mod:`mmcore.glmm.response`); ``quiet`` leaves warnings
     about the response out. The unit of every deletion refit.
     """
-    solved = solve(design, family, nagq=nagq, start=start, control=control or Control(), quiet=quiet)
+    solved = solve(
+        design, family, nagq=nagq, start=start, control=control or Control(), criterion=criterion, quiet=quiet
+    )
     return GeneralizedFit(design, solved.family, solved.solution, solved.status, solved.info)
 
 
 def fit_generalized_at(
-    design: Design, family: Family, theta: Any, beta: Any = None, *, nagq: int = 1
+    design: Design,
+    family: Family,
+    theta: Any,
+    beta: Any = None,
+    *,
+    nagq: int = 1,
+    sigma: float | None = None,
+    criterion: str = "joint",
 ) -> GeneralizedFit:
-    """The model at given parameters, nothing optimised but the conditional modes (and beta if nagq is 0)."""
-    solved = solve_at(design, family, theta, beta, nagq=nagq)
+    """The model at given parameters, nothing optimized but the conditional modes (and beta if nagq is 0, and a
+    dispersion that is not given).
+    """
+    solved = solve_at(design, family, theta, beta, nagq=nagq, sigma=sigma, criterion=criterion)
     return GeneralizedFit(design, solved.family, solved.solution, solved.status, solved.info)

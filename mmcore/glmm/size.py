@@ -15,7 +15,7 @@ from .agq import AdaptiveGaussHermite
 from .estimate import solve_glm, solve_mixed
 from .problem import SIZE_RANGE, Problem, Solved
 from .response import bind_design
-from .start import start_point
+from .start import Start, start_point
 
 __all__ = ["solve_size"]
 
@@ -101,7 +101,8 @@ class _SizeSearch:
             begin = start_point(self.setup, conditional, self.start)
         else:
             last = self.solved.solution
-            begin = (last.objective.covariance, last.gamma, last.objective.covariance.from_standard(last.par))
+            own = last.objective.covariance
+            begin = Start(own, last.gamma, own.from_standard(last.par))
         self.solved = solve_mixed(self.setup, conditional, begin, self.control)
         return self.solved
 

@@ -3,25 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from ..covariance.blocks import BlockCovariance
-from ..errors import DataError
+from ..errors import DataError, FitError
+from ..families.dispersion import Dispersion
 from ..families.family import Conditional, Working
 from ..kernels.identified import linked_effects, present_in
 from ..lmm.fit import checked_theta
-from .irls import irls
+from .irls import first_place, irls
 from .problem import START_RANGE, Problem
 
-__all__ = ["checked_beta", "start_fixed", "start_point"]
+__all__ = ["Start", "checked_beta", "start_dispersion", "start_fixed", "start_point"]
 
 
-def start_point(
-    setup: Problem, conditional: Conditional, start: Any
-) -> tuple[BlockCovariance, np.ndarray, np.ndarray]:
-    """Charted covariance, gamma and par to start from."""
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Where the optimizer begins."""
+
+    covariance: BlockCovariance  # with the charts of its coordinates
+    gamma: np.ndarray  # (p,)
+    par: np.ndarray  # (n_par,) in these charts
+    dispersion: Dispersion | None = None  # where phi is a parameter of the criterion
+    log_phi: float = 0.0
+
+
+def start_point(setup: Problem, conditional: Conditional, start: Any) -> Start:
+    """Starting values: those given in ``start``, the others from the model without random effects."""
     theta, beta = _given(setup, start)
     if beta is None:
         gamma, at = start_fixed(setup, conditional)
@@ -30,14 +41,35 @@ def start_point(
         at = conditional.at(np.zeros(conditional.n) + setup.offset + gamma @ setup.Q)
         if not np.isfinite(at.D):
             raise DataError(f"the given start has means outside the domain of {conditional.family.label()}")
-    charts = _charts(setup, conditional, at)
+    dispersion, log_phi, phi = None, 0.0, 1.0
+    if setup.is_joint(conditional.family):
+        log_phi = start_dispersion(conditional, at)
+        dispersion = Dispersion(conditional, log_phi)
+        conditional = dispersion.at(log_phi)
+        at = conditional.at(at.eta)
+    elif not conditional.family.dispersion_known:
+        phi = at.D / conditional.n
+    charts = _charts(setup, conditional, at, dispersion is not None)
     linked = [linked_effects(present_in(block)) for block in setup.blocks]
     covariance = setup.covariance.charted(charts).separated(linked)
     if theta is None:
-        par = _scaled_start(covariance, _moments(setup, conditional, at, charts))
+        par = _scaled_start(covariance, _moments(setup, at, charts, phi))
     else:
         par = covariance.from_standard(setup.covariance.from_theta(theta))
-    return covariance, gamma, par
+    return Start(covariance, gamma, par, dispersion, log_phi)
+
+
+def start_dispersion(conditional: Conditional, at: Working) -> float:
+    """log(phi) of the model without random effects.
+
+    FitError where that model leaves no residual: the likelihood has no maximum then.
+    """
+    if not 4.0 * conditional.rounding(at) < at.D:
+        raise FitError(
+            "the fixed effects alone explain the response exactly, up to rounding: no dispersion is left to estimate, "
+            "and the likelihood has no maximum. Leave out fixed effects, or use mm.glm"
+        )
+    return Dispersion(conditional).estimate(at.D)
 
 
 def _given(setup: Problem, start: Any) -> tuple[np.ndarray | None, np.ndarray | None]:
@@ -67,15 +99,20 @@ def checked_beta(setup: Problem, beta: Any) -> np.ndarray | None:
 def start_fixed(setup: Problem, conditional: Conditional) -> tuple[np.ndarray, Working]:
     """Coefficients of the model without random effects: a start, so a rough one will do."""
     found = irls(conditional, setup.Q, setup.offset, tolerance=1e-3)
-    return found.gamma, found.at
+    if found.converged or not len(setup.Q):
+        return found.gamma, found.at
+    first = first_place(conditional, setup.Q, setup.offset)  # not at the end of a run to infinity
+    if first is None:
+        return found.gamma, found.at
+    return first, conditional.at(np.zeros(conditional.n) + setup.offset + first @ setup.Q)
 
 
-def _charts(setup: Problem, conditional: Conditional, at: Working) -> list[np.ndarray]:
+def _charts(setup: Problem, conditional: Conditional, at: Working, joint: bool) -> list[np.ndarray]:
     """Diagonal charts in which a standard deviation of order one changes the means by a sizeable part."""
-    if not conditional.family.dispersion_known:
-        scale = float(
-            (conditional.w.mean() / max(at.W.mean(), 1e-300)) ** 0.5
-        )  # a residual standard deviation
+    if joint:
+        scale = max(float(at.W.mean()), 1e-300) ** -0.5  # a residual standard deviation on the scale of eta
+    elif not conditional.family.dispersion_known:
+        scale = float((conditional.w.mean() / max(at.W.mean(), 1e-300)) ** 0.5)  # the same, relative to sigma
     elif conditional.family.link.bounded or conditional.family.link.name == "log":
         scale = 1.0
     else:
@@ -103,14 +140,11 @@ def _scaled_start(covariance: BlockCovariance, sd: list[np.ndarray]) -> np.ndarr
     return par
 
 
-def _moments(
-    setup: Problem, conditional: Conditional, at: Working, charts: list[np.ndarray]
-) -> list[np.ndarray]:
+def _moments(setup: Problem, at: Working, charts: list[np.ndarray], phi: float) -> list[np.ndarray]:
     """Standard deviations (K,) per block, in the chart, from moments of the scores of the fixed model.
 
-    With r = z's and A = z'Wz of a level, E r^2 = A + A^2 variance, other effects left out of account.
+    With r = z's and A = z'Wz of a level, E r^2 / phi = A + A^2 variance, other effects left out of account.
     """
-    phi = 1.0 if conditional.family.dispersion_known else at.D / conditional.n
     out = []
     for block, C in zip(setup.blocks, charts, strict=True):
         sd = np.empty(block.K)

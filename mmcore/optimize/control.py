@@ -23,13 +23,17 @@ class Status(Enum):
     STALLED = (
         "not converged: no step lowered the criterion although the gradient is not zero; try another start"
     )
+    AT_EDGE = (
+        "not converged: the likelihood rises up to the edge of the domain of the family, where some means are at "
+        "their limit; use a link that cannot leave the domain (log, logit) or drop the rows or covariates at the limit"
+    )
     NOT_OPTIMIZED = "theta was given, not estimated"
     NO_PARAMETERS = "no covariance parameter to estimate"
 
     @property
     def ok(self) -> bool:
         """True unless the optimization failed."""
-        return self not in (Status.MAX_ITERATIONS, Status.STALLED)
+        return self not in (Status.MAX_ITERATIONS, Status.STALLED, Status.AT_EDGE)
 
 
 @dataclass(frozen=True, slots=True)

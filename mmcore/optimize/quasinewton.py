@@ -107,6 +107,10 @@ def quasi_newton(objective: Objective[PointT], start: np.ndarray, control: Contr
         run = _descend(objective, lower.x, control, box)
         used += run.iterations
     for x in _other_starts(objective, run.point) if control.restarts else ():
+        if (
+            used > PER_NEWTON * control.max_iterations
+        ):  # a criterion without a minimum is not searched again and again
+            break
         other = _attempt(objective, x, control, box)
         used += 0 if other is None else other.iterations
         if other is not None and other.point.f < run.point.f - 1e-8 * (1.0 + abs(run.point.f)):

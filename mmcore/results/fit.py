@@ -150,6 +150,16 @@ class Fit:
         return self.sigma
 
     @property
+    def factors_of_sigma(self) -> tuple[np.ndarray, ...]:
+        """Per term, (k, k) factor of the covariance of the random effects relative to sigma^2."""
+        return tuple(L * (self.random_scale / self.sigma) for L in self.Lambda)
+
+    @property
+    def singular_scale(self) -> float:
+        """What an entry of Lambda is measured by to call it zero."""
+        return 1.0
+
+    @property
     def kernel(self) -> Kernel:
         """Products of the design, in the shape of Z, of the working model."""
         return self.working.kernel
@@ -201,9 +211,10 @@ class Fit:
         out = []
         names = term_names([term.group for term in self.design.terms])
         for name, term, L in zip(names, self.design.terms, self.Lambda, strict=True):
-            small = np.flatnonzero(np.abs(L.diagonal()) < tol)
+            entries = np.abs(L.diagonal()) / self.singular_scale
+            small = np.flatnonzero(entries < tol)
             size = [np.sqrt(np.mean(np.square(term.columns[:, k]))) for k in small]
-            if any(abs(L[k, k]) * s < tol for k, s in zip(small, size, strict=True)):
+            if any(entries[k] * s < tol for k, s in zip(small, size, strict=True)):
                 out.append(name)
         return out
 

@@ -189,7 +189,7 @@ def _indicator_rows(fit: Fit, rows: _Rows, part: slice) -> tuple[list[np.ndarray
         b, at = _place(fit, t)
         known = codes[part] >= 0
         z[b][row[known], at : at + columns.shape[1], codes[part][known]] = columns[part][known]
-        half = columns[part] @ fit.Lambda[t]
+        half = columns[part] @ fit.working.Lambda[t]
         extra += np.where(known, 0.0, np.einsum("ij,ij->i", half, half))
     for block, values in zip(blocks, z, strict=True):
         if block.frame is not None:

@@ -29,7 +29,7 @@ def simulate(
     for t, term in enumerate(design.terms):
         L, k = len(term.levels), len(term.effects)
         for s in range(nsim):
-            b = fit.b[t] if use_u else fit.sigma * generator.normal(size=(L, k)) @ fit.Lambda[t].T
+            b = fit.b[t] if use_u else fit.random_scale * generator.normal(size=(L, k)) @ fit.Lambda[t].T
             eta[:, s] += np.einsum("ij,ij->i", term.columns, b[term.codes])
     values = _responses(fit, eta, generator)
     return pd.DataFrame(values, index=design.index, columns=[f"sim_{s + 1}" for s in range(nsim)])

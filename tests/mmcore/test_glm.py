@@ -226,7 +226,7 @@ def test_size_runs_off_when_counts_are_not_overdispersed():
     y = np.tile([3, 4, 5], 20)
     with pytest.warns(mm.ConvergenceWarning, match="not overdispersed"):
         f = mm.glm("y ~ 1", pd.DataFrame({"y": y}), family="negative.binomial")
-    poisson = mm.glm("y ~ 1", pd.DataFrame({"y": y}))
+    poisson = mm.glm("y ~ 1", pd.DataFrame({"y": y}), family="poisson")
     assert_allclose(f.loglik, poisson.loglik, atol=1e-3)
 
 
@@ -289,7 +289,7 @@ def test_binomial_response_in_four_spellings():
 
 
 def test_quasi_families_scale_standard_errors_and_have_no_likelihood():
-    plain = mm.glm("Days ~ Eth * Age", quine())
+    plain = mm.glm("Days ~ Eth * Age", quine(), family="poisson")
     quasi = mm.glm("Days ~ Eth * Age", quine(), family="quasipoisson")
     general = mm.glm("Days ~ Eth * Age", quine(), family=family_named("quasi", "log", variance_name="mu"))
     for f in (quasi, general):
@@ -313,7 +313,7 @@ def test_counts_that_are_not_whole_fit_with_a_warning_and_say_why_there_is_no_ai
     data = quine()
     data["Days"] = data["Days"] + 0.25
     with pytest.warns(mm.MixedModelWarning, match="not whole in 146 of 146"):
-        f = mm.glm("Days ~ Eth", data)
+        f = mm.glm("Days ~ Eth", data, family="poisson")
     quasi = mm.glm("Days ~ Eth", data, family="quasipoisson")
     assert_allclose(f.beta, quasi.beta, rtol=1e-12)
     with pytest.warns(mm.MixedModelWarning, match="146 responses are not whole"):
@@ -333,7 +333,7 @@ def test_complete_separation_is_named():
 def test_empty_cell_of_a_poisson_table_is_named():
     data = pd.DataFrame({"y": [0, 0, 0, 3, 4, 5], "g": list("aaabbb")})
     with pytest.warns(mm.SeparationWarning, match=r"means of 0 in 3 of 6"):
-        mm.glm("y ~ g", data)
+        mm.glm("y ~ g", data, family="poisson")
 
 
 def test_zero_weights_count_for_nothing():
@@ -350,7 +350,7 @@ def test_zero_weights_count_for_nothing():
 def test_domain_is_kept_by_halving():
     """Poisson with identity link: full steps leave the domain; the fit stays inside."""
     data = pd.DataFrame({"y": [3, 0, 1, 0, 2, 9, 14, 30], "x": np.arange(8.0)})
-    f = mm.glm("y ~ x", data, link="identity")
+    f = mm.glm("y ~ x", data, link="identity", family="poisson")
     assert (f.fitted > 0).all()
     with np.errstate(invalid="ignore"):
 
@@ -365,25 +365,25 @@ def test_domain_is_kept_by_halving():
 def test_refusals_name_the_way_out():
     data = quine()
     with pytest.raises(mm.UnsupportedError, match=r"use mm\.glmer"):
-        mm.glm("Days ~ Eth + (1 | Age)", data)
+        mm.glm("Days ~ Eth + (1 | Age)", data, family="poisson")
     with pytest.raises(mm.DataError, match="negative"):
-        mm.glm("I(Days - 10) ~ Eth", data)
+        mm.glm("I(Days - 10) ~ Eth", data, family="poisson")
     with pytest.raises(mm.DataError, match="numeric"):
-        mm.glm("Eth ~ Sex", data)
+        mm.glm("Eth ~ Sex", data, family="poisson")
     with pytest.raises(mm.DataError, match="3 columns"):
         mm.glm("cbind(Days, y1, Days) ~ Sex", data, family="binomial")
-    f = mm.glm("Days ~ Eth", data)
+    f = mm.glm("Days ~ Eth", data, family="poisson")
     with pytest.raises(mm.DataError, match="Sex"):
         mm.confint(f, "Sex")
     with pytest.raises(mm.DataError, match="rows"):
-        mm.anova(f, mm.glm("Days ~ Eth", data[:100]))
+        mm.anova(f, mm.glm("Days ~ Eth", data[:100], family="poisson"))
 
 
 def test_offset_argument_and_term_are_the_same():
     data = ships()
     data["log_service"] = np.log(data["service"])
-    a = mm.glm("incidents ~ type + offset(log(service))", data)
-    b = mm.glm("incidents ~ type", data, offset="log_service")
+    a = mm.glm("incidents ~ type + offset(log(service))", data, family="poisson")
+    b = mm.glm("incidents ~ type", data, offset="log_service", family="poisson")
     assert_allclose(a.beta, b.beta, rtol=1e-12)
     assert_allclose(a.null_deviance, b.null_deviance, rtol=1e-12)
 

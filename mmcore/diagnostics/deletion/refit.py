@@ -152,5 +152,6 @@ def _spread(fit: Fit, other: Fit, columns: np.ndarray, cov: np.ndarray) -> Refit
     beta, full = np.full(p, np.nan), np.full((p, p), np.nan)
     beta[columns] = other.beta
     full[np.ix_(columns, columns)] = cov
-    par = np.array(other.theta if fit.family is not None else other.par)
+    # components multiply by sigma^2: theta of a generalized model is relative to another scale
+    par = np.array(other.par if fit.family is None else other.theta * (other.random_scale / other.sigma))
     return _single(par, other.criterion, beta, full, other.sigma, other.converged, len(columns) == p)

@@ -239,7 +239,7 @@ def _collected(plan: Plan, parts: list[Replicates]) -> Bootstrap:
     fit = plan.fit
     if plan.statistic is None:
         every = parameters(fit)
-        Lambda = fit.Lambda if fit.design.terms else ()
+        Lambda = fit.factors_of_sigma if fit.design.terms else ()
         estimate = dict(zip([p.name for p in every], values(every, Lambda, fit.sigma, fit.beta), strict=True))
     else:
         estimate = statistic_of(plan, fit)

@@ -177,7 +177,9 @@ def _one_by_one(plan: Plan, B: int, refit: Callable[[int], Fit]) -> Replicates:
             if plan.statistic is not None:
                 out.values[i] = list(statistic_of(plan, fit).values())
             else:
-                out.values[i] = values(every, fit.Lambda if fit.design.terms else (), fit.sigma, fit.beta)
+                out.values[i] = values(
+                    every, fit.factors_of_sigma if fit.design.terms else (), fit.sigma, fit.beta
+                )
             out.singular[i] = bool(fit.design.terms) and fit.is_singular
         except MixedModelError as error:
             out.failures[i] = str(error)

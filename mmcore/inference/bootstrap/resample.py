@@ -29,7 +29,7 @@ def parametric(fit: Fit, B: int, rng: np.random.Generator) -> np.ndarray:
     at, eta = 0, np.repeat(_marginal(fit)[None], B, axis=0)
     for t, size in enumerate(sizes):
         u = draws[:, at : at + size].reshape(B, len(design.terms[t].levels), -1)
-        _add(eta, fit, t, fit.sigma * (u @ fit.Lambda[t].T))
+        _add(eta, fit, t, fit.random_scale * (u @ fit.Lambda[t].T))
         at += size
     sd = fit.sigma if design.weights is None else fit.sigma / np.sqrt(design.weights)
     return eta + sd * draws[:, at:]
@@ -52,7 +52,7 @@ def residual(fit: Fit, B: int, rng: np.random.Generator) -> np.ndarray:
     )
     at, eta = 0, np.repeat(_marginal(fit)[None], B, axis=0)
     for t, L in enumerate(levels):
-        Sigma = fit.sigma**2 * fit.Lambda[t] @ fit.Lambda[t].T
+        Sigma = fit.random_scale**2 * fit.Lambda[t] @ fit.Lambda[t].T
         _add(eta, fit, t, _turned(fit.b[t], Sigma)[picks[:, at : at + L]])
         at += L
     root_w = 1.0 if design.weights is None else np.sqrt(design.weights)

@@ -104,13 +104,23 @@ def _of_lm(fit: LinearFit) -> Optimum:
 
 def _of_glm(fit: GeneralizedFit) -> Optimum:
     every = tuple(p for p in parameters(fit) if p.kind == "beta")
-    se = fit.se.to_numpy()
+    se = _of_any_size(fit)
     if fit.family.dispersion_known:  # standard errors of separated data are as large as the optimizer went
         se = np.minimum(se, WIDE_ETA / _spread(fit.design.X))
     far = FAR_GLM + 3.0 * float(np.max(np.abs(fit.beta) / se, initial=0.0))
     return Optimum(
         every, fit.beta, se, fit.deviance, fit.dispersion, lambda which: HeldGeneralized(fit, which), far
     )
+
+
+def _of_any_size(fit: GeneralizedFit) -> np.ndarray:
+    """(p,) standard errors; infinite where means at their limit leave no information."""
+    try:
+        return fit.se.to_numpy()
+    except FitError:
+        if not fit.family.dispersion_known:
+            raise
+        return np.full(fit.design.p, np.inf)
 
 
 def _spread(X: np.ndarray) -> np.ndarray:

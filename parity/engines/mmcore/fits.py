@@ -42,11 +42,12 @@ def _generalised(case: Case, data: Any, theta: np.ndarray | None, options: dict[
     if case.kind == "glm":
         return mm.glm(case.formula, data, family=family, **options)
     if theta is None:
-        return mm.glmer(case.formula, data, family=family, nagq=case.nagq, **options)
+        # like with like: the references are lme4's, up to 2.0
+        return mm.glmer(case.formula, data, family=family, nagq=case.nagq, criterion="lme4", **options)
     n_theta = len(theta)
     if case.nagq > 0:
         n_theta -= build(case.formula, data, allow_saturated=True, response=reader(family), **options).p
     return mm.fit_at(
         case.formula, data, theta[:n_theta], beta=theta[n_theta:] if case.nagq > 0 else None,
-        family=family, nagq=case.nagq, **options,
+        family=family, nagq=case.nagq, criterion="lme4", **options,
     )  # fmt: skip
