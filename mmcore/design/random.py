@@ -12,6 +12,9 @@ from ..formula.syntax import Expr, deparse
 from .columns import Column, as_factor, drop_unused
 from .grouping import Levels, grouping_factor
 from .matrix import Coding, make_coding
+from .memory import at_most
+
+FEW_EFFECTS = 20  # of a term of which no size is asked
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,8 +136,24 @@ def _left_side(bar: Bar, variables: Mapping[str, Column], n: int) -> tuple[Codin
         label = deparse(factor)
         if label in used:
             used[label] = drop_unused(as_factor(used[label], label))
-    coding = make_coding(bar.terms, bar.intercept, used)
+    coding = make_coding(bar.terms, bar.intercept, used, group=bar.group)
+    _refuse_large(bar, len(coding.names), n)
     return coding, coding.matrix(used, n)
+
+
+def _refuse_large(bar: Bar, k: int, n: int) -> None:
+    """Raise if the covariance of k effects has too many parameters: derivatives hold (k, k) for each of them."""
+    if k <= FEW_EFFECTS:
+        return
+    parameters = k * (k + 1) // 2 if bar.structure == "us" else k + 1
+    size = 8.0 * (3.0 * parameters * k**2 + 4.0 * parameters**2 + 4.0 * n * k)
+    inner = ":".join([bar.group, *map(deparse, bar.terms[-1])])
+    at_most(
+        size,
+        f"({bar.left} | {bar.group}) has {k:,} effects in each level of {bar.group} and {parameters:,} covariance "
+        "parameters",
+        f"Write (1 | {bar.group}) + (1 | {inner}), which has two",
+    )
 
 
 def _random_term(bar: Bar, group: tuple[np.ndarray, Levels], side: tuple[Coding, np.ndarray]) -> RandomTerm:
