@@ -3,6 +3,11 @@
 `MixedModelError` is a `ValueError`, so callers who only know the standard library can catch it too.
 """
 
+import sys
+import warnings
+
+_PACKAGE = __name__.partition(".")[0]
+
 
 class MixedModelError(ValueError):
     """Base class of every error that this package raises on purpose."""
@@ -63,6 +68,14 @@ class IdentificationWarning(MixedModelWarning):
 
 class SeparationWarning(MixedModelWarning):
     """Covariates split the response exactly: the likelihood rises without end along some coefficients."""
+
+
+def warn(message: str, category: type[MixedModelWarning] = MixedModelWarning) -> None:
+    """Warn, and point at the line outside this package that called it."""
+    frame, level = sys._getframe(1), 2
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == _PACKAGE:
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, category, stacklevel=level)
 
 
 def _with_caret(message: str, text: str, position: int | None) -> str:

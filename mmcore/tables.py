@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from .diagnostics.augment import model_frame
+from .diagnostics.augment import model_frame, side_by_side
 from .diagnostics.leverage import hatvalues
 from .diagnostics.measures import cooks_distance
 from .diagnostics.residuals.residuals import rstudent
@@ -226,7 +226,7 @@ def augment(fit: Fit) -> pd.DataFrame:
     table[".hat"] = hatvalues(fit)
     table[".cooksd"] = cooks_distance(fit, kind="plugin")
     table[".std.resid"] = rstudent(fit) if fit.design.terms else _standardized(fit)
-    return pd.concat([frame, table], axis=1)
+    return side_by_side(pd.DataFrame(index=frame.index), frame, table)
 
 
 def _standardized(fit: Fit) -> pd.Series:

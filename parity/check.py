@@ -34,10 +34,9 @@ def check_engine(
     Returns
     -------
     Report
-        `report.exit_code` is 0 if everything that was compared agrees; `report.rows` has every comparison;
-        `parity.publish.report.write(report, directory)` makes
-        the files. Where a recorded reference is known to be wrong, with
-        evidence, a difference is `reference_wrong`.
+        `report.exit_code` is 0 if everything that was compared agrees; `report.causes` groups what differs;
+        `report.rows` has every comparison; `parity.publish.report.write(report, directory)` makes
+        the files. Where a recorded reference is known to be wrong, with evidence, a difference is `reference_wrong`.
 
     Raises
     ------
@@ -47,7 +46,9 @@ def check_engine(
     tested = load(engine) if isinstance(engine, str) else checked(engine, "the engine given")
     known = (*from_mapping(expected_differences, tested.name), *faults_of_references())
     against, notes = references(reference)
-    return run(_cases(cases), tested, against, lanes=lanes, known=known, notes=notes)
+    return run(
+        _cases(cases), tested, against, lanes=lanes, known=known, notes=notes, explainer=load("mmcore")
+    )
 
 
 def _cases(cases: Sequence[str | Case] | None) -> tuple[Case, ...]:

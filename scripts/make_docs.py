@@ -1,12 +1,15 @@
 """Writes the pages of docs/ that are tables of what the program itself holds, so that no fact stands twice.
 
-python scripts/make_docs.py            writes docs/quantities.md, docs/verdicts.md, docs/data.md, docs/speed.md
+python scripts/make_docs.py            writes docs/quantities.md, docs/verdicts.md, docs/data.md, docs/speed.md,
+                                       docs/architecture.md
 python scripts/make_docs.py --check    exit code 1, naming the page, if one of them is out of date
 """
 
 import sys
+import tomllib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 from mmcore import datasets
 from parity.publish import speed_page
@@ -38,6 +41,7 @@ def pages() -> dict[str, str]:
         "verdicts.md": verdicts_page(),
         "data.md": data_page(),
         "speed.md": speed_page.page(MEASURED),
+        "architecture.md": architecture_page(),
     }
 
 
@@ -99,6 +103,60 @@ def data_page() -> str:
             table(("name", "rows", "columns", "from", "licence"), rows),
         ]
     )
+
+
+def architecture_page() -> str:
+    plan = tomllib.loads((DOCS / "architecture.toml").read_text(encoding="utf-8"))
+    parts = [
+        "# The house: what stands where",
+        NOTE.replace("edit the source it reads", "edit docs/architecture.toml"),
+        "Two packages: `mmcore` fits models, `parity` compares engines with R. A room is a folder or a file. It "
+        "imports only rooms below it. A test reads every import of both packages, those inside functions and "
+        "those for types only included, and names the rule that an import breaks.",
+    ]
+    for package in ("mmcore", "parity"):
+        rooms = [row for row in plan["room"] if row["name"].startswith(f"{package}.")]
+        cells = [(f"`{_short(row)}`", row["holds"], ", ".join(row["may"]) or "nothing") for row in rooms]
+        parts += [f"## {package}, from the ground up", f"```\n{picture(rooms)}\n```"]
+        parts += [table(("room", "holds", "may import"), cells)]
+    never = [(_listed(row["from"]), _listed(row["to"]), row["why"]) for row in plan["never"]]
+    parts += ["## What never happens", table(("from", "to", "why"), never)]
+    libraries = [(f"`{row['name']}`", _listed(row["rooms"])) for row in plan["library"]]
+    parts += ["## Libraries and where they are imported", table(("library", "rooms"), libraries)]
+    owed = [(f"`{row['file']}`", f"`{row['imports']}`", row["why"]) for row in plan.get("debt", ())]
+    owed += [(f"`{row['file']}`", f"`{row['name']}`", row["why"]) for row in plan.get("private", ())]
+    if owed:
+        note = "Imports that break the map today. The test fails for an entry that is no longer needed."
+        parts += ["## Debts", note, table(("file", "takes", "why"), owed)]
+    steps = [
+        f"{i}. **{row['from']} → {row['to']}** (`{row['where']}`). {row['what']}"
+        for i, row in enumerate(plan["step"], 1)
+    ]
+    parts += ["## The way of a model, from text to verdict", "\n".join(steps)]
+    parts += [
+        "## Where new code goes",
+        table(("to add", "touch"), [(row["add"], row["touch"]) for row in plan["new"]]),
+    ]
+    return joined(parts)
+
+
+def picture(rooms: Sequence[dict[str, Any]]) -> str:
+    """The rooms as floors, the ground at the bottom: each stands one floor above the highest that it imports."""
+    floor: dict[str, int] = {}
+    for row in rooms:
+        floor[_short(row)] = 1 + max((floor[name] for name in row["may"] if name in floor), default=-1)
+    floors = [[name for name, at in floor.items() if at == i] for i in range(max(floor.values()) + 1)]
+    lines = ["   ".join(f"[ {name} ]" for name in names) for names in reversed(floors)]
+    width = max(map(len, lines))
+    return f"\n{'|'.center(width).rstrip()}\n".join(line.center(width).rstrip() for line in lines)
+
+
+def _short(row: dict[str, Any]) -> str:
+    return str(row["name"]).partition(".")[2]
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(f"`{name}`" for name in names)
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

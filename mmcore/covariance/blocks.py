@@ -267,7 +267,7 @@ class BlockCovariance:
     def from_theta(self, theta: np.ndarray) -> np.ndarray:
         """Parameters from lme4's theta, term by term."""
         ends = np.cumsum([s.n_theta for s in self.structures])[:-1]
-        pieces = np.split(np.asarray(theta, float), ends)
+        pieces = np.split(np.asarray(theta, float), ends)[: len(self.structures)]
         return _joined([s.from_theta(piece) for s, piece in zip(self.structures, pieces, strict=True)])
 
 

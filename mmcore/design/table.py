@@ -132,7 +132,7 @@ def _numbers(column: nw.Series, integer: bool) -> pd.Series:
     return pd.Series(filled.to_numpy(), copy=False)
 
 
-def _with_missing(column: nw.Series, instead: object, array: type) -> pd.Series:
+def _with_missing(column: nw.Series, instead: int | bool, array: type) -> pd.Series:
     """Integers or truth values; missing ones stay exact beside them, not as floats."""
     if not column.null_count():
         return pd.Series(column.to_numpy(), copy=False)

@@ -3,30 +3,32 @@
 from __future__ import annotations
 
 import re
-import warnings
-from collections.abc import Hashable, Sequence
-from typing import Any
+from collections.abc import Collection, Hashable, Mapping, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
 
 from ..design.frame import frame_columns
-from ..errors import MixedModelWarning
+from ..errors import warn
+from ..results.argument import of_fit
 from ..results.fit import Fit
 from ..results.workspace import Marginal, marginal, need_gaussian
-from .deletion.case_delete import CaseDeletion, case_delete
+from .deletion.case_delete import case_delete
 from .influence.one_step import one_step
 from .leverage import checked_types, row_leverage
+from .refitted import measure
 from .residuals.residuals import check_standardize, ls_name, ls_values, resid_marginal, row_fits
 from .residuals.separate import separate_fits
 from .units import Units, check_level, level_codes, pad, units
-from .varcomp import component_names
 
-__all__ = ["hlm_augment", "hlm_influence", "hlm_resid", "model_frame"]
+__all__ = ["hlm_augment", "hlm_influence", "hlm_resid", "model_frame", "side_by_side"]
 
+T = TypeVar("T")
 MEASURES = ("cooksd", "mdffits", "covtrace", "covratio")
 
 
+@measure
 def hlm_influence(
     fit: Fit,
     level: Hashable = 1,
@@ -51,11 +53,12 @@ def hlm_influence(
     DataFrame by row label: ``id`` (1, 2, ...; ``.id`` if the data have a column ``id``), the model frame,
     ``cooksd``, ``mdffits``, ``covtrace``, ``covratio``, the ``rvc.*``, ``leverage.*``. For groups, by level
     in order of first appearance, without frame. With ``na_action="exclude"`` rows left out are there as
-    NaN. HLMdiag's hlm_influence, every measure aligned by label.
+    NaN. A measure whose name is a variable of the data gets a leading dot (``.cooksd``). HLMdiag's hlm_influence,
+    every measure aligned by label.
     """
     types, u = checked_types(leverage), units(fit, level, delete)
     ws = marginal(fit)
-    measures = _measures(ws, u) if approx else _refit_measures(case_delete(fit, level, delete=delete))
+    measures = _measures(ws, u) if approx else case_delete(fit, level, delete=delete).measure_values()
     if delete is not None:
         return pd.DataFrame(measures, index=u.labels)
     lev = _leverage_columns(ws, u, types)
@@ -64,29 +67,42 @@ def hlm_influence(
     if len(pad(fit, ws.v)[0]) > fit.design.n:
         return _with_missing_rows(fit, measures | lev)
     columns = frame_columns(fit.design.source, fit.design.rows, fit.design.index)
-    ids = {".id" if "id" in columns else "id": np.arange(1, fit.design.n + 1)}
+    ids = free_names({"id": np.arange(1, fit.design.n + 1)}, columns)
     # every array is new: no one else's to be written to
-    return pd.DataFrame(ids | columns | measures | lev, index=fit.design.index, copy=False)
+    found = ids | columns | free_names(measures | lev, columns)
+    return pd.DataFrame(found, index=fit.design.index, copy=False)
 
 
 def _with_missing_rows(fit: Fit, measures: dict[str, np.ndarray]) -> pd.DataFrame:
     """The table with the rows that the fit excludes as missing."""
     frame = model_frame(fit)
-    table = pd.concat([frame, _padded(fit, measures, frame.index)], axis=1)
-    table.insert(0, ".id" if "id" in frame.columns else "id", np.arange(1, len(frame) + 1))
-    return table
+    ids = free_names({"id": np.arange(1, len(frame) + 1)}, frame.columns)
+    parts = [pd.DataFrame(ids, index=frame.index), frame, _padded(fit, measures, frame.index)]
+    return side_by_side(*parts)
+
+
+def free_names(columns: Mapping[str, T], taken: Collection[str]) -> dict[str, T]:
+    """The columns by name; one whose name is a variable of the data gets a leading dot: ``cooksd`` -> ``.cooksd``."""
+    out: dict[str, T] = {}
+    for name, values in columns.items():
+        while name in taken:
+            name = f".{name}"
+        out[name] = values
+    return out
+
+
+def side_by_side(ids: pd.DataFrame, frame: pd.DataFrame, *computed: pd.DataFrame) -> pd.DataFrame:
+    """Row numbers, the model frame and what was computed; variables keep their names."""
+    tables = [ids, frame]
+    for table in computed:
+        taken = {str(name) for other in tables for name in other.columns}
+        tables.append(table.set_axis(list(free_names(dict.fromkeys(table.columns), taken)), axis=1))
+    return pd.concat(tables, axis=1)
 
 
 def _measures(ws: Marginal, u: Units) -> dict[str, np.ndarray]:
     step = one_step(ws, u)
     return {name: getattr(step, name) for name in MEASURES}
-
-
-def _refit_measures(deletion: CaseDeletion) -> dict[str, np.ndarray]:
-    names = ("cooks_distance", "mdffits", "covtrace", "covratio")
-    values = {m: np.atleast_1d(getattr(deletion, f)())[:] for m, f in zip(MEASURES, names, strict=True)}
-    rvc = np.atleast_2d(deletion.rvc())
-    return values | {f"rvc.{c}": rvc[:, i] for i, c in enumerate(component_names(deletion.fit))}
 
 
 def _leverage_columns(ws: Marginal, u: Units, types: tuple[str, ...]) -> dict[str, np.ndarray]:
@@ -116,6 +132,7 @@ def _padded(fit: Fit, columns: dict[str, np.ndarray], index: pd.Index) -> pd.Dat
     return pd.DataFrame(values, index=index, columns=list(columns))
 
 
+@of_fit
 def hlm_resid(
     fit: Fit, level: Hashable = 1, *, standardize: bool | str = False, include_ls: bool = True
 ) -> pd.DataFrame:
@@ -133,6 +150,8 @@ def hlm_resid(
     levels of its parent). ``standardize=True``: modes over the square root of their *conditional* variance,
     as HLMdiag does for lmer (``.std.ranef.*``); least-squares deviations over their standard deviation
     (``.std.ls.*``).
+
+    A column whose name is a variable of the data gets another leading dot (``..resid``); the variable keeps its name.
 
     HLMdiag's hlm_resid for any model; see :func:`ls_residuals` for what differs in the least-squares part.
     """
@@ -157,8 +176,8 @@ def _row_residuals(fit: Fit, standardize: bool | str, include_ls: bool) -> pd.Da
     table = _padded(fit, {k: np.asarray(v, float) for k, v in columns.items()}, frame.index)
     table[".chol.mar.resid" if std else ".mar.resid"] = resid_marginal(fit, "cholesky" if std else "raw")
     table[".mar.fitted"] = pad(fit, fit.fitted_marginal)[0]
-    ids = pd.DataFrame({".id": frame.index}, index=frame.index)
-    return pd.concat([ids, frame, table], axis=1)
+    ids = pd.DataFrame(free_names({".id": frame.index}, frame.columns), index=frame.index)
+    return side_by_side(ids, frame, table)
 
 
 def clean(name: str) -> str:
@@ -178,7 +197,7 @@ def _group_residuals(fit: Fit, group: str, standardize: bool | str, include_ls: 
     if include_ls:
         columns |= _ls_deviations(fit, group, codes, len(labels), list(modes), std)
     table = pd.DataFrame(columns, index=labels)
-    return pd.concat([_constants(fit, codes, table.index), table], axis=1)
+    return side_by_side(pd.DataFrame(index=table.index), _constants(fit, codes, table.index), table)
 
 
 def _modes(fit: Fit, group: str) -> dict[str, tuple[np.ndarray, np.ndarray]]:
@@ -202,11 +221,7 @@ def _ls_deviations(
     parent = _parent(fit, group, codes, L)
     absent = [e for e in effects if e not in fit.design.x_names]
     if absent:
-        warnings.warn(
-            f"{', '.join(absent)} vary by {group} but are not in the fixed part: no least-squares residual",
-            MixedModelWarning,
-            stacklevel=4,
-        )
+        warn(f"{', '.join(absent)} vary by {group} but are not in the fixed part: no least-squares residual")
     out = {}
     for effect in (e for e in effects if e in fit.design.x_names):
         value = coef[:, fit.design.x_names.index(effect)]
@@ -252,14 +267,16 @@ def _constants(fit: Fit, codes: np.ndarray, index: pd.Index) -> pd.DataFrame:
     return out
 
 
+@of_fit
 def hlm_augment(fit: Fit, level: Hashable = 1, *, include_ls: bool = True) -> pd.DataFrame:
     """:func:`hlm_resid` and the one-step measures with overall leverage of :func:`hlm_influence`, side by
     side.
 
-    Joined by label. HLMdiag's hlm_augment for any model, rows or groups.
+    Joined by label; a variable of the data keeps its name, a measure of the same name gets a leading dot. HLMdiag's
+    hlm_augment for any model, rows or groups.
     """
     ws, u = marginal(fit), units(fit, level)
     residuals = hlm_resid(fit, level, include_ls=include_ls)
     measures = _measures(ws, u) | _leverage_columns(ws, u, ("overall",))
     table = _padded(fit, measures, residuals.index) if u.is_rows else pd.DataFrame(measures, index=u.labels)
-    return pd.concat([residuals, table], axis=1)
+    return side_by_side(pd.DataFrame(index=residuals.index), residuals, table)

@@ -8,11 +8,13 @@ import numpy as np
 import pandas as pd
 
 from ..covariance.structure import SINGULAR
+from ..results.argument import of_fit
 from ..results.fit import Fit
 
 __all__ = ["RandomEffectsPCA", "is_singular", "re_pca"]
 
 
+@of_fit
 def is_singular(fit: Fit, tol: float = SINGULAR) -> bool:
     """Whether a diagonal entry of a relative covariance factor is below ``tol``: lme4's isSingular, blind to units.
 
@@ -41,6 +43,7 @@ class RandomEffectsPCA:
         return pd.DataFrame(columns, index=self.rotation.columns)
 
 
+@of_fit
 def re_pca(fit: Fit) -> dict[str, RandomEffectsPCA]:
     """Principal components of the random effects, by grouping factor: lme4's rePCA.
 

@@ -6,11 +6,13 @@ import numpy as np
 import pandas as pd
 
 from ..errors import UnsupportedError
+from ..results.argument import of_fit
 from ..results.fit import Fit
 
 __all__ = ["vif"]
 
 
+@of_fit
 def vif(fit: Fit) -> pd.DataFrame:
     """Generalised variance inflation factors of the terms of the fixed part (Fox & Monette 1992).
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.sparse as sp
 
+from ..results.argument import of_fit
 from ..results.fit import Fit
 
 __all__ = ["DesignMatrices", "extract_design"]
@@ -23,6 +24,7 @@ class DesignMatrices:
     V: sp.csc_array  # (n, n) covariance of Y, sigma^2 included
 
 
+@of_fit
 def extract_design(fit: Fit) -> DesignMatrices:
     """Y, X, Z, D and V = sigma^2 (W^-1 + Z D Z') as matrices, the large ones sparse.
 

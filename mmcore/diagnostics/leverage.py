@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from ..errors import UnsupportedError
+from ..results.argument import of_fit
 from ..results.fit import Fit
 from ..results.workspace import Marginal, marginal, mean_rows
 from .units import by_row, check_level, level_codes, pad
@@ -17,6 +18,7 @@ __all__ = ["TYPES", "hatvalues", "leverage", "row_leverage"]
 TYPES = ("overall", "fixef", "ranef", "ranef.uc")
 
 
+@of_fit
 def leverage(fit: Fit, level: Hashable = 1) -> pd.DataFrame:
     """Leverage of every row, or its mean over every level of a grouping factor.
 
@@ -73,6 +75,7 @@ def checked_types(types: str | Sequence[str]) -> tuple[str, ...]:
     return names
 
 
+@of_fit
 def hatvalues(fit: Fit) -> pd.Series:
     """Diagonal of the matrix from y to the conditional fitted values: lme4's hatvalues, R's for ``lm``.
 

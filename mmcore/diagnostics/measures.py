@@ -13,6 +13,7 @@ from ..results.fit import Fit
 from ..results.workspace import marginal
 from .deletion.case_delete import case_delete
 from .influence.one_step import one_step, plugin_cooks_distance
+from .refitted import measure
 from .units import by_row, units
 
 __all__ = ["cooks_distance", "covratio", "covtrace", "mdffits"]
@@ -23,6 +24,7 @@ def _measure(fit: Fit, level: Hashable, delete: Any, name: str) -> Any:
     return u.series(getattr(one_step(marginal(fit), u), name), name)
 
 
+@measure
 def cooks_distance(
     fit: Fit, level: Hashable = 1, *, kind: str = "marginal", delete: Any = None, include_attr: bool = False
 ) -> Any:
@@ -59,6 +61,7 @@ def cooks_distance(
     return _with_delta(fit, level, delete, "cooksd", include_attr)
 
 
+@measure
 def mdffits(
     fit: Fit, level: Hashable = 1, *, refit: bool = False, delete: Any = None, include_attr: bool = False
 ) -> Any:
@@ -72,6 +75,7 @@ def mdffits(
     return _with_delta(fit, level, delete, "mdffits", include_attr)
 
 
+@measure
 def covtrace(fit: Fit, level: Hashable = 1, *, refit: bool = False, delete: Any = None) -> Any:
     """COVTRACE: |tr(C^-1 C_(A)) - p|, 0 where deletion does not change the precision of the fixed effects.
 
@@ -81,11 +85,12 @@ def covtrace(fit: Fit, level: Hashable = 1, *, refit: bool = False, delete: Any 
     return _refit(fit, level, delete, "covtrace") if refit else _measure(fit, level, delete, "covtrace")
 
 
+@measure
 def covratio(fit: Fit, level: Hashable = 1, *, refit: bool = False, delete: Any = None) -> Any:
     """COVRATIO: det C_(A) / det C, 1 where deletion does not change the precision of the fixed effects.
 
-    One step (default): at least 1, because sigma is kept. Not R's stats::covratio for ``lm``, which re-
-    estimates sigma: that is ``refit=True``. HLMdiag's covratio.
+    One step (default): at least 1, because sigma is kept; HLMdiag's covratio. R's ``stats::covratio`` of an lm or glm
+    estimates sigma anew without the row: that is :func:`mmcore.glm_covratio`, and for ``lm`` also ``refit=True``.
     """
     return _refit(fit, level, delete, "covratio") if refit else _measure(fit, level, delete, "covratio")
 
@@ -104,7 +109,7 @@ def _plugin(fit: Fit, level: Hashable, delete: Any) -> pd.Series:
         raise UnsupportedError(
             "kind='plugin' is defined for single rows (level=1) only; use kind='marginal' for groups and sets"
         )
-    return by_row(fit, plugin_cooks_distance(marginal(fit), fit.residual_values("pearson")), "cooksd")
+    return by_row(fit, plugin_cooks_distance(fit), "cooksd")
 
 
 def _refit(fit: Fit, level: Hashable, delete: Any, name: str) -> Any:

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from ..errors import DataError, UnsupportedError
+from ..results.argument import of_fit
 from ..results.fit import Fit
 from ..results.workspace import need_gaussian
 
@@ -15,6 +16,7 @@ LARGEST = 3000  # combinations: beyond, three dense matrices of 72 MB and cubes 
 TOLERANCE = 1e-10
 
 
+@of_fit
 def rotate_ranef(
     fit: Fit, L: str | np.ndarray | None = None, *, s: int | None = None, varimax: bool = False
 ) -> pd.DataFrame:

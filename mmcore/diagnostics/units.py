@@ -1,4 +1,4 @@
-"""What is deleted: every row, every level of a grouping factor, or sets the caller names."""
+"""Deletion units: single rows, levels of a grouping factor, or sets of rows that the caller names."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import pandas as pd
 
 from ..errors import DataError
 from ..results.fit import Fit
+from .sets import is_list_of_sets, rows_of
 
 __all__ = ["Units", "by_row", "check_level", "groups_of", "level_codes", "pad", "units"]
 
@@ -71,12 +72,12 @@ def groups_of(fit: Fit) -> list[str]:
     return list(dict.fromkeys(t.group for t in fit.design.terms))
 
 
-def check_level(fit: Fit, level: Hashable) -> None:
+def check_level(fit: Fit, level: Any) -> None:
     """Raise unless ``level`` is 1 or a grouping factor of the model."""
     known = groups_of(fit)
-    if level == 1 and not isinstance(level, bool):
+    if isinstance(level, int | float | np.number) and not isinstance(level, bool) and level == 1:
         return
-    if level not in known:
+    if not isinstance(level, str) or level not in known:
         listed = ", ".join(repr(g) for g in known)
         instead = (
             f"1 (rows) or one of the grouping factors {listed}"
@@ -101,87 +102,31 @@ def level_codes(fit: Fit, level: Hashable) -> tuple[pd.Index, np.ndarray]:
 def units(fit: Fit, level: Hashable = 1, delete: Any = None) -> Units:
     """The deletions asked for.
 
-    ``delete`` None: every unit of the level. Else one set, a list of sets, or a mapping of names to sets: of row
-    labels (or a boolean mask of the rows used) for level 1, of level labels for a grouping factor.
+    ``delete`` None: every unit of the level. Otherwise one set, a list of sets, or a mapping of names to sets. A set
+    is row labels for level 1, level labels for a grouping factor, or a boolean mask of the rows: aligned by its index
+    if it has one, else by position among all rows of the data or the rows used.
     """
     fit.require_rows("deletion")
     check_level(fit, level)
     if delete is not None:
-        if _is_list_of_sets(delete):
-            delete = dict(enumerate(delete))
-        named = delete if isinstance(delete, Mapping) else {"deleted": delete}
-        sets = tuple(_rows_of(fit, level, wanted) for wanted in named.values())
-        return Units(
-            fit, level, pd.Index(list(named), name="set"), None, sets, not isinstance(delete, Mapping)
-        )
+        return _named_sets(fit, level, delete)
     if level == 1:
         return Units(fit, 1, fit.design.index, np.arange(fit.design.n), None)
     labels, codes = level_codes(fit, level)
     return Units(fit, level, labels, codes, None)
 
 
-def _is_list_of_sets(delete: Any) -> bool:
-    """Whether every entry is itself a list, set or array; tuples are labels of a MultiIndex."""
-    inner = (list, set, frozenset, np.ndarray, pd.Index, pd.Series)
-    return isinstance(delete, list | tuple) and len(delete) > 0 and all(isinstance(x, inner) for x in delete)
-
-
-def _rows_of(fit: Fit, level: Hashable, wanted: Any) -> np.ndarray:
-    """Positions of the rows that one set of labels means."""
-    n = fit.design.n
-    mask = np.asarray(wanted)
-    if mask.dtype == bool:
-        if mask.shape != (n,):
-            raise DataError(f"delete is a mask of shape {mask.shape}; the model uses {n} rows")
-        rows = np.flatnonzero(mask)
-    elif level == 1:
-        rows = _rows_by_label(fit, wanted)
-    else:
-        rows = _rows_by_level(fit, level, wanted)
-    if not len(rows):
-        raise DataError("delete is empty: name at least one row or level")
-    if len(rows) == n:
-        raise DataError(f"delete names all {n} rows: nothing would be left")
-    return rows
-
-
-def _as_list(wanted: Any) -> list:
-    return [wanted] if np.isscalar(wanted) else list(wanted)
-
-
-def _rows_by_label(fit: Fit, wanted: Any) -> np.ndarray:
-    index = fit.design.index
-    labels = _as_list(wanted)
-    if not index.is_unique:
-        raise DataError(
-            "the row labels are not unique, so delete cannot name rows: pass a boolean mask instead"
-        )
-    at = index.get_indexer(pd.Index(labels))
-    unknown = [x for x, i in zip(labels, at, strict=True) if i < 0]
-    if unknown:
-        raise DataError(
-            f"delete names rows that the model does not use: {_listed(unknown)}. Rows are named by "
-            f"their label in the data frame ({_listed(list(index[:3]))}, ...); rows with missing values are "
-            "not used"
-        )
-    return np.unique(at)
-
-
-def _rows_by_level(fit: Fit, level: Hashable, wanted: Any) -> np.ndarray:
-    labels, codes = level_codes(fit, level)
-    by_label = {label: i for i, label in enumerate(labels)}
-    by_text = {str(label): i for label, i in by_label.items()}
-    names = [wanted] if isinstance(wanted, tuple) and wanted in by_label else _as_list(wanted)
-    at = [by_label.get(name, by_text.get(str(name), -1)) for name in names]
-    unknown = [name for name, i in zip(names, at, strict=True) if i < 0]
-    if unknown:
-        raise DataError(f"delete names levels that {level!r} does not have: {_listed(unknown)}")
-    return np.flatnonzero(np.isin(codes, at))
-
-
-def _listed(values: list, most: int = 5) -> str:
-    shown = ", ".join(repr(v) for v in values[:most])
-    return shown + (f" and {len(values) - most} more" if len(values) > most else "")
+def _named_sets(fit: Fit, level: Hashable, delete: Any) -> Units:
+    """One unit for each set that the caller names."""
+    if is_list_of_sets(delete):
+        delete = dict(enumerate(delete))
+    one = not isinstance(delete, Mapping)
+    named = {"deleted": delete} if one else delete
+    if not named:
+        raise DataError("delete is an empty mapping: name at least one set, such as {'first': [0, 1]}")
+    levels = None if level == 1 else level_codes(fit, level)
+    sets = tuple(rows_of(fit.design, wanted, levels) for wanted in named.values())
+    return Units(fit, level, pd.Index(list(named), name="set", tupleize_cols=False), None, sets, one)
 
 
 def by_row(fit: Fit, values: np.ndarray, name: str) -> pd.Series:

@@ -8,10 +8,12 @@ import pandas as pd
 from ..covariance.blocks import BlockCovariance, structure_for
 from ..covariance.diagonal import Diagonal
 from ..results.fit import Fit
+from .refitted import measure
 
 __all__ = ["component_names", "components", "full_components", "sigmas", "varcomp"]
 
 
+@measure
 def varcomp(fit: Fit) -> pd.Series:
     """``sigma2`` and the covariances ``D11``, ``D21``, ``D22``, ... of the random effects, absolute.
 

@@ -120,13 +120,16 @@ class GeneralizedFit(PredictiveFit):
 
         Its generalised least-squares beta is that of a GLM, but not the Laplace estimate of a mixed model.
         """
-        at = self.solution.at
+        at, sigma = self.solution.at, self.sigma
+        sigma = (
+            sigma if sigma > 0 else 1.0
+        )  # without a residual the scale is arbitrary, and leverage has none
         with np.errstate(all="ignore"):
             z = at.eta + np.where(at.W > 0, at.s / at.W, 0.0)
             design = replace(self.design, y=z, weights=np.maximum(at.W, NO_WEIGHT))
             if not self.is_mixed:
-                return fit_design(design, reml=False, sigma=self.sigma)
-            return fit_design_at(design, self.theta.to_numpy(), reml=False, sigma=self.sigma)
+                return fit_design(design, reml=False, sigma=sigma)
+            return fit_design_at(design, self.theta.to_numpy(), reml=False, sigma=sigma)
 
     @property
     def state(self) -> Factor:
@@ -214,6 +217,8 @@ class GeneralizedFit(PredictiveFit):
 
     @cached_property
     def _minus2loglik(self) -> float:
+        if not self.family.dispersion_known and not self.solution.at.D > 0:
+            return -np.inf  # the response is reproduced exactly
         return self.solution.conditional.minus2loglik(self.solution.at)
 
     @property
@@ -380,7 +385,8 @@ class GeneralizedFit(PredictiveFit):
         from scipy.stats import norm, t
 
         estimate, se = self.beta, self.se.to_numpy()
-        ratio = estimate / se
+        with np.errstate(divide="ignore", invalid="ignore"):  # without a residual there is no standard error
+            ratio = estimate / se
         use_t = not self.family.dispersion_known and not self.is_mixed
         p = 2.0 * (t.sf(np.abs(ratio), self.df_resid) if use_t else norm.sf(np.abs(ratio)))
         kind = "z" if self.family.dispersion_known else "t"

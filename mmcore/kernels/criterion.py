@@ -68,7 +68,8 @@ class Criterion:
 def estimates(A: CrossProducts, factor: Factor) -> tuple[np.ndarray, np.ndarray, float]:
     """beta (p,), (X'V^-1X)^-1 (p, p) and sigma at the point of a factor."""
     prof, p, sigma = factor.profile, A.p, factor.like.sigma
-    sigma = float(np.sqrt(prof.rss / prof.nu)) if sigma is None else sigma
+    if sigma is None:
+        sigma = float(np.sqrt(prof.rss / prof.nu)) if prof.nu > 0 else np.nan
     if not p:
         return np.zeros(0), np.zeros((0, 0)), sigma
     gamma = np.linalg.solve(prof.LS[:p, :p].T, prof.LS[p, :p])

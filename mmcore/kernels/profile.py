@@ -9,7 +9,7 @@ by sqrt of weights), P = V^-1 - V^-1 X (X'V^-1X)^-1 X'V^-1, nu = n - p (REML) or
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import log, pi
+from math import log, nan, pi
 
 import numpy as np
 from scipy.linalg.lapack import dpotrf, dtrtri
@@ -70,7 +70,9 @@ def profile(S: np.ndarray, logdet_V: float, A: CrossProducts, like: Likelihood) 
     f = logdet_V - A.sum_log_w
     if like.reml and p:
         f += 2.0 * float(np.log(diagonal[:p]).sum()) + A.logdet_R
-    if like.sigma is None:
+    if like.sigma is None and nu <= 0:
+        f = per_rss = curl = nan  # no degree of freedom is left for sigma
+    elif like.sigma is None:
         per_rss, curl = nu / rss, nu / rss**2
         f += nu * (1.0 + LOG_2PI + log(rss / nu))
     else:

@@ -242,7 +242,7 @@ def warned(fit: FitT, stacklevel: int = 3) -> FitT:
         warnings.warn(ConvergenceWarning(fit.status.value), stacklevel=stacklevel)
     elif fit.is_singular:
         warnings.warn(singular_warning(fit), stacklevel=stacklevel)
-    for message in not_identified(fit.criterion_fn, fit.design.terms):
+    for message in not_identified(fit.working.criterion_fn, fit.design.terms):
         warnings.warn(IdentificationWarning(message), stacklevel=stacklevel)
     return fit
 

@@ -67,15 +67,22 @@ class LinearFit(LinearEstimates, PredictiveFit):
     @property
     def r_squared(self) -> float:
         """Share of the (weighted) sum of squares about the mean, or about zero without an intercept."""
+        explained = self._explained
+        return explained / (explained + self.deviance)
+
+    @property
+    def _explained(self) -> float:
+        """(Weighted) sum of squares of the fitted values about their mean, or about zero without an intercept."""
         w = np.ones(self.design.n) if self.design.weights is None else self.design.weights
         fitted = self.design.X @ self.beta
         centre = float(np.average(fitted, weights=w)) if self.design.formula.intercept else 0.0
-        explained = float(w @ (fitted - centre) ** 2)
-        return explained / (explained + self.deviance)
+        return float(w @ (fitted - centre) ** 2)
 
     @property
     def adj_r_squared(self) -> float:
         """1 - (1 - R^2) (n - intercept) / (n - p)."""
+        if self.df_resid <= 0:
+            return np.nan
         free = self.nobs - int(self.design.formula.intercept)
         return 1.0 - (1.0 - self.r_squared) * free / self.df_resid
 
@@ -85,14 +92,16 @@ class LinearFit(LinearEstimates, PredictiveFit):
         numerator = self.design.p - int(self.design.formula.intercept)
         if numerator <= 0:
             raise UnsupportedError("the F statistic compares with the intercept; this model has nothing else")
-        r2 = self.r_squared
-        return r2 / (1.0 - r2) * self.df_resid / numerator, numerator, self.df_resid
+        if not self.deviance or self.df_resid <= 0:
+            return np.inf if self.df_resid > 0 else np.nan, numerator, self.df_resid
+        return self._explained / self.deviance * self.df_resid / numerator, numerator, self.df_resid
 
     def coefficients(self) -> pd.DataFrame:
         """Estimate, Std. Error, t value and two-sided p-value per coefficient."""
         from scipy.stats import t
 
-        ratio = self.beta / self.se.to_numpy()
+        with np.errstate(divide="ignore", invalid="ignore"):  # without a residual there is no standard error
+            ratio = self.beta / self.se.to_numpy()
         columns = {
             "Estimate": self.beta,
             "Std. Error": self.se.to_numpy(),

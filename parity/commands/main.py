@@ -86,11 +86,15 @@ def gate(directory: Path | None, **choice: Any) -> None:
     """Say whether an engine agrees, in one line and the exit code; differences are told in full."""
     from parity.compare.judge import failures
     from parity.compare.words import where
-    from parity.publish.report.text import failure_text
+    from parity.publish.report.text import cause_text, failure_text
 
     report = _compare(**choice)
-    for row in failures(report.rows)[:20]:
-        click.echo(failure_text(report, row) + "\n")
+    if report.causes:
+        click.echo(f"{report.first_line}\n")
+    for number, cause in enumerate(report.causes, 1):
+        click.echo(f"{number}. {cause_text(cause)}\n")
+    for cause in report.causes[:20]:
+        click.echo(failure_text(report, failures(cause.rows)[0]) + "\n")
     for row in [row for row in report.rows if row.outcome == "infrastructure"][:20]:
         click.echo(f"{row.verdict}: {where(row)}: {row.message}")
     for note in report.notes:
@@ -193,7 +197,7 @@ def _compare(
         task = bar.add_task(f"{engine.name} against {', '.join(r.name for r in against)}", total=len(chosen))
         return runner.run(
             chosen, engine, against, lanes=lanes or LANES[:2], quantities=asked, known=known, jobs=jobs,  # type: ignore[arg-type]
-            notes=notes, observer=lambda _: bar.advance(task),
+            notes=notes, observer=lambda _: bar.advance(task), explainer=load("mmcore"),
         )  # fmt: skip
 
 

@@ -29,10 +29,7 @@ OPEN = (
     Verdict.UNDEFINED_IN_ENGINE,
 )  # fmt: skip
 
-# What an arbiter says of a model without estimates: then each side stops somewhere.
-NO_MAXIMUM = "the responses are separated, so that the likelihood has no maximum"
-
-__all__ = ["NO_MAXIMUM", "AtTheta", "arbitrate"]
+__all__ = ["AtTheta", "arbitrate"]
 
 
 class AtTheta:

@@ -8,13 +8,14 @@ run.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from parity.compare.distance import Scales, digits, errors, log_relative_error, scales
+from parity.compare.relations import Facts, Found, relation
 from parity.schema.case import Case
 from parity.schema.known import Known
 from parity.schema.policy import Policy
@@ -48,6 +49,9 @@ class Row:
     compared: int = 0  # elements compared
     deviance_gap: float | None = None  # engine's criterion minus the reference's
     message: str = ""
+    cause: str = ""  # rows of one cause have one mistake in common; "" where none was found
+    relation: str = ""  # what the cause is, as a sentence
+    trace: str = ""  # of an engine that raised
 
     @property
     def outcome(self) -> str:
@@ -126,12 +130,30 @@ def _whole_model(pair: Pair) -> Row | None:
     if ours.status == "unsupported" and "partial" in pair.claims:
         return _row(pair, WHOLE_MODEL, Verdict.UNSUPPORTED, f"{ours.engine}: {ours.message}")
     if ours.status != "ok":
-        return _row(pair, WHOLE_MODEL, Verdict.ENGINE_ERROR, f"{ours.engine} ({ours.status}): {ours.message}")
+        said = f"{ours.engine} ({ours.status}): {ours.message}"
+        found = _of_a_call(ours)
+        return _row(
+            pair, WHOLE_MODEL, Verdict.ENGINE_ERROR, said, cause=found.cause, relation=found.text,
+            trace=str(ours.provenance.get("traceback", "")),
+        )  # fmt: skip
     if _is_nan(theirs) and not _is_nan(ours):
         return _row(
             pair, WHOLE_MODEL, Verdict.REFERENCE_ERROR, f"{theirs.engine}: the criterion is not a number"
         )
     return None
+
+
+_ENDED = {
+    "crashed": "the engine's process died",
+    "timeout": "the engine ran out of time",
+    "refused": "the engine refuses a model that the reference fits",
+}
+
+
+def _of_a_call(results: Results) -> Found:
+    """The cause of a call that gave nothing. The same message is the same cause."""
+    said = _ENDED.get(results.status, "the engine failed")
+    return Found(f"{results.status}: {results.message}", f"{said}: {results.message}")
 
 
 def _is_nan(results: Results) -> bool:
@@ -168,10 +190,14 @@ def _quantity_row(pair: Pair, quantity: Quantity, scale: Scales) -> Row:
         return _absent(pair, quantity, got is None, want is None)
     labels = _label_trouble(got, want, some_units=quantity.refits)
     if labels:
-        return _row(pair, quantity.name, _different(quantity), f"labels differ: {labels}", error=np.inf)
+        found = _of_labels(pair, quantity, got, want, scale, labels)
+        return _row(
+            pair, quantity.name, _different(quantity), f"labels differ: {labels}", error=np.inf,
+            cause=found.cause, relation=found.text,
+        )  # fmt: skip
     if not len(want.labels):
         return _row(pair, quantity.name, Verdict.BOTH_UNDEFINED, "both sides are empty")
-    return _values_row(pair, quantity, _aligned(got, want), want, scale)
+    return _values_row(pair, quantity, aligned(got, want), want, scale)
 
 
 def _absent(pair: Pair, quantity: Quantity, engine_lacks: bool, reference_lacks: bool) -> Row:
@@ -191,11 +217,26 @@ def _absent(pair: Pair, quantity: Quantity, engine_lacks: bool, reference_lacks:
     if ours is not None and ours.kind in ("skipped", "unsupported") and "partial" in pair.claims:
         return _row(pair, name, Verdict.UNSUPPORTED, f"{pair.engine.engine}: {ours.message}")
     if ours is None or ours.kind != "undefined":
-        said = "neither value nor reason" if ours is None else ours.message
-        return _row(pair, name, Verdict.ENGINE_ERROR, f"{pair.engine.engine} claims it, but: {said}")
+        return _claimed_but_absent(pair, name, ours)
     if reference_lacks:
         return _row(pair, name, Verdict.BOTH_UNDEFINED, f"{_said(ours)} | {_said(theirs)}")
-    return _row(pair, name, Verdict.UNDEFINED_IN_ENGINE, _said(ours))
+    text = f"the engine says that there is no such number: {_said(ours)}"
+    return _row(pair, name, Verdict.UNDEFINED_IN_ENGINE, _said(ours), cause=text, relation=text)
+
+
+def _claimed_but_absent(pair: Pair, name: str, ours: Missing | None) -> Row:
+    said = "it gave neither value nor reason" if ours is None else ours.message
+    message = (
+        f"{pair.engine.engine} claims {name}, but {said}. Put a `Value` into `Results.values[{name!r}]`, or a "
+        f"`Missing` with the reason into `Results.missing`, or take {name} out of `capabilities`"
+    )
+    text = (
+        "the engine claims what it does not give: add the values, give a reason in `Results.missing`, or take "
+        "the names out of `capabilities`"
+    )
+    if ours is not None and ours.kind == "error":
+        text = f"the engine failed: {ours.message}"
+    return _row(pair, name, Verdict.ENGINE_ERROR, message, cause=text, relation=text)
 
 
 def _said(missing: Missing | None) -> str:
@@ -227,12 +268,47 @@ def _few(labels: Iterable[str]) -> str:
     return ", ".join(repr(name) for name in names[:4]) + more
 
 
-def _aligned(got: Value, want: Value) -> np.ndarray:
+def aligned(got: Value, want: Value) -> np.ndarray:
     """The engine's values in the reference's order of labels."""
     if got.labels == want.labels:
         return got.values
     position = {label: i for i, label in enumerate(got.labels)}
     return got.values[[position[label] for label in want.labels]]
+
+
+def _of_labels(pair: Pair, quantity: Quantity, got: Value, want: Value, scale: Scales, trouble: str) -> Found:
+    """Whether only the labels are wrong, the numbers being right one after the other."""
+    if len(got.values) == len(want.values) and _within(pair, quantity, want, scale)(got.values):
+        return Found("labels", f"the numbers are right in their order, only the labels differ: {trouble}")
+    return Found("labels", f"labels differ: {trouble}")
+
+
+def _within(pair: Pair, quantity: Quantity, want: Value, scale: Scales) -> Callable[[np.ndarray], bool]:
+    """Says whether numbers in the reference's order are all within the gate."""
+    gate = pair.policy.gate(pair.lane, quantity.name, pair.case.kind)
+    allowed = pair.policy.allowed(gate, scale.condition_of(quantity))
+
+    def agrees(values: np.ndarray) -> bool:
+        error = errors(gate.measure or quantity.measure, values, want, quantity.unit, scale)
+        return bool(np.isfinite(error).all() and error.max(initial=0.0) <= allowed)
+
+    return agrees
+
+
+def _related(pair: Pair, quantity: Quantity, got: np.ndarray, want: Value, scale: Scales) -> Found | None:
+    """What turns the engine's numbers into the reference's."""
+    numbers = {name: _scalar(pair.reference, name) for name in ("n_obs", "p_fixed", "sigma")}
+    gate = pair.policy.gate(pair.lane, quantity.name, pair.case.kind)
+    facts = Facts(
+        quantity.unit, quantity.index, numbers["n_obs"], numbers["p_fixed"], numbers["sigma"],
+        pair.policy.allowed(gate, scale.condition_of(quantity)),
+    )  # fmt: skip
+    return relation(got, want.values, want.labels, facts, _within(pair, quantity, want, scale))
+
+
+def _scalar(results: Results, name: str) -> float | None:
+    value = results.values.get(name)
+    return float(value.values[0]) if value is not None and len(value.values) == 1 else None
 
 
 def _values_row(pair: Pair, quantity: Quantity, got: np.ndarray, want: Value, scale: Scales) -> Row:
@@ -257,7 +333,14 @@ def _pattern_row(
     return _row(
         pair, quantity.name, verdict, f"{int(where.sum())} of {len(got)} elements are NaN on one side only",
         label=want.labels[worst], got=float(got[worst]), want=float(want.values[worst]),
+        cause=_NAN[verdict][0], relation=_NAN[verdict][1],
     )  # fmt: skip
+
+
+_NAN = {
+    Verdict.UNDEFINED_IN_ENGINE: ("nan", "the engine gives NaN where the reference has numbers"),
+    Verdict.UNDEFINED_IN_REFERENCE: ("", ""),
+}
 
 
 def _measured_row(pair: Pair, quantity: Quantity, got: np.ndarray, want: Value, scale: Scales) -> Row:
@@ -275,7 +358,11 @@ def _measured_row(pair: Pair, quantity: Quantity, got: np.ndarray, want: Value, 
         lre=log_relative_error(got, want.values), compared=int(both.sum()),
     )  # fmt: skip
     verdict, message = _verdict(pair, quantity, got, want, row, scale)
-    return replace(row, verdict=verdict, message=message)
+    row = replace(row, verdict=verdict, message=message)
+    if verdict is Verdict.DEFINITION_DIFFERS:
+        return replace(row, cause=f"definition {quantity.name}", relation=message)
+    found = _related(pair, quantity, got, want, scale) if row.outcome == "fail" else None
+    return row if found is None else replace(row, cause=found.cause, relation=found.text)
 
 
 def _verdict(
@@ -315,7 +402,7 @@ def _singular(pair: Pair, row: Row, scale: Scales) -> tuple[Verdict, str]:
         agree = row.error is not None and row.gate is not None and row.error <= row.gate
         message = f"judged by theta itself, for want of lambda_crossprod; {_sides(pair)}"
         return (Verdict.SINGULAR_AGREE if agree else Verdict.SINGULAR_DIFFERS), message
-    error = float(np.max(errors("covariance", _aligned(got, want), want, "1", scale), initial=0.0))
+    error = float(np.max(errors("covariance", aligned(got, want), want, "1", scale), initial=0.0))
     gate = pair.policy.gate(pair.lane, "lambda_crossprod", pair.case.kind).value
     message = f"judged by lambda_crossprod: error {error:.2g}, gate {gate:g}"
     return (Verdict.SINGULAR_AGREE if error <= gate else Verdict.SINGULAR_DIFFERS), message
@@ -343,15 +430,19 @@ def _namesake(pair: Pair, quantity: Quantity, got: np.ndarray, want: Value, scal
 # --- what explains a row -----------------------------------------------------------------------
 
 
+NOT_COMPARED = "not compared"
+
+
 def _design_first(rows: tuple[Row, ...]) -> tuple[Row, ...]:
     """Estimates of different designs are not compared."""
     differing = [row.quantity for row in rows if row.verdict is Verdict.DESIGN_DIFFERS]
     if not differing:
         return rows
-    note = f"not compared: {', '.join(differing)} differ"
+    note = f"{NOT_COMPARED}: {', '.join(differing)} differ"
+    first = next(row for row in rows if row.quantity == differing[0])
     return tuple(
         row if REGISTRY[row.quantity].group == "design"
-        else replace(row, verdict=Verdict.DESIGN_DIFFERS, message=note)
+        else replace(row, verdict=Verdict.DESIGN_DIFFERS, message=note, cause=first.cause, relation=first.relation)
         for row in rows
     )  # fmt: skip
 
@@ -410,7 +501,7 @@ def _if_confirmed(pair: Pair, row: Row, scale: Scales, excess: float) -> Row:
     gate = pair.policy.gate(pair.lane, row.quantity, pair.case.kind)
     quantity = REGISTRY[row.quantity]
     there = scales(pair.witness, pair.policy)
-    error = errors(gate.measure or quantity.measure, _aligned(got, value), value, quantity.unit, there)
+    error = errors(gate.measure or quantity.measure, aligned(got, value), value, quantity.unit, there)
     worst = float(np.max(np.where(np.isnan(error), np.inf, error)))
     if worst <= pair.policy.allowed(gate, scale.condition_of(quantity)):
         return replace(row, verdict=Verdict.BETTER_THAN_REFERENCE, message=joined(row.message, note))

@@ -17,8 +17,10 @@ from typing import Any
 
 import numpy as np
 
+from parity.compare.causes import Cause, causes
 from parity.compare.distance import YARDSTICKS
 from parity.compare.judge import Pair, Row, apply_known, compare, optima_differ
+from parity.compare.variants import explained
 from parity.schema.case import Case
 from parity.schema.engine import Engine, lacking, point
 from parity.schema.known import Known
@@ -29,7 +31,7 @@ from parity.schema.verdicts import Verdict
 
 EXIT_AGREE, EXIT_DIFFERENCE, EXIT_USAGE, EXIT_INFRASTRUCTURE = 0, 1, 2, 3
 
-REPORT_SCHEMA = 1
+REPORT_SCHEMA = 2  # 2: causes, first_line; cause, relation and trace of a row
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +86,24 @@ class Report:
         return EXIT_AGREE
 
     @property
+    def causes(self) -> tuple[Cause, ...]:
+        """The differences grouped by cause, the cause that explains most first."""
+        return causes(self.rows)
+
+    @property
+    def first_line(self) -> str:
+        """What a reader needs first: the main cause of the differences, or that there is none."""
+        found = self.causes
+        if not found:
+            return self.headline
+        more = (
+            f" (and {len(found) - 1} more causes)"
+            if len(found) > 2
+            else " (and one more cause)" * (len(found) - 1)
+        )
+        return found[0].line + more
+
+    @property
     def headline(self) -> str:
         """One sentence: the verdict of the run."""
         outcomes = Counter(row.outcome for row in self.rows)
@@ -115,6 +135,7 @@ def run(
     jobs: int = 1,
     notes: Sequence[str] = (),
     observer: Observer = lambda _: None,
+    explainer: Engine | None = None,
 ) -> Report:
     """Compare an engine with one or several references on some cases.
 
@@ -123,12 +144,14 @@ def run(
     quantities : names of the registry; empty for all.
     jobs : cases in flight at once. Engines run in threads of this process; references in R have their own.
     observer : called with each case as it is done, in the order of completion, from this thread.
+    explainer : an engine that is trusted to fit other models, so that "the weights are left out" can be told from
+        other differences; None: not tried. It never changes a verdict.
 
     Never raises for what a case does. `KeyboardInterrupt` ends the loop and gives the report so far.
     """
     one = partial(
         run_case, engine=engine, references=tuple(references), lanes=tuple(lanes),
-        quantities=tuple(quantities), policy=policy or default_policy(),
+        quantities=tuple(quantities), policy=policy or default_policy(), explainer=explainer,
     )  # fmt: skip
     start = time.perf_counter()
     done: dict[str, CaseReport] = {}
@@ -157,6 +180,7 @@ def run_case(
     lanes: tuple[Lane, ...],
     quantities: tuple[str, ...],
     policy: Policy,
+    explainer: Engine | None = None,
 ) -> CaseReport:
     """All references and lanes of one case; the engine's own optimum is found once."""
     wanted = _wanted(quantities)
@@ -165,12 +189,25 @@ def run_case(
     rows: list[Row] = []
     for reference, theirs in zip(references, answers, strict=True):
         for lane in lanes:
-            rows.extend(compare(bench.pair(lane, reference, theirs)))
+            pair = bench.pair(lane, reference, theirs)
+            found = compare(pair)
+            rows.extend(
+                found if explainer is None else explained(pair, found, _at_the_same_point(explainer, pair))
+            )
     first = answers[0] if answers else None
     where = point(case, first)
     theta = () if where is None else tuple(where.tolist())
     timing = Timing(case.name, bench.seconds, None if first is None else first.seconds)
     return CaseReport(case, tuple(rows), timing, theta)
+
+
+def _at_the_same_point(explainer: Engine, pair: Pair) -> Callable[[Case], Results]:
+    """Asks the explainer for another model, where the engine was asked for this one."""
+    where = point(pair.case, pair.reference) if pair.lane == "at_theta" else None
+    wanted = tuple(
+        {*pair.engine.values, *YARDSTICKS} - {name for name, row in REGISTRY.items() if row.refits}
+    )
+    return lambda case: ask(explainer, case, wanted, where)
 
 
 # The yardsticks of the measures, and what judges the optimum, are asked for whatever the user wants to see.
@@ -285,7 +322,8 @@ def ask(
     except Exception as error:  # the barrier: an engine is code of others
         where = traceback.extract_tb(error.__traceback__)[-1]
         message = f"{type(error).__name__}: {error} ({where.filename.rsplit('/', 1)[-1]}:{where.lineno})"
-        return Results(engine.name, engine.version, "error", message)
+        trace = "".join(traceback.format_exception(error))
+        return Results(engine.name, engine.version, "error", message, provenance={"traceback": trace})
     if not isinstance(results, Results):
         message = f"`run` returned {type(results).__name__}, not Results"
         return Results(engine.name, engine.version, "error", message)

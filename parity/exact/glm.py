@@ -20,7 +20,6 @@ from scipy.optimize import linprog
 from mmcore.design.build import Design
 from mmcore.families.names import family_named
 from mmcore.glmm.fit import fit_generalized, fit_generalized_at
-from parity.compare.arbiter import NO_MAXIMUM
 from parity.exact.balls import (
     Ball,
     Matrix,
@@ -34,6 +33,7 @@ from parity.exact.balls import (
 )
 from parity.exact.lmm import NotCertifiable
 from parity.exact.newton import proved_minimum
+from parity.schema.verdicts import NO_MAXIMUM
 
 BITS = 400
 SEPARATED = (

@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from parity.compare.arbiter import NO_MAXIMUM, AtTheta, arbitrate
+from parity.compare.arbiter import AtTheta, arbitrate
 from parity.compare.judge import Row
 from parity.compare.run import one_blas_thread, run_case
 from parity.fuzz.classes import CLASSES, GENERALISED
@@ -26,7 +26,7 @@ from parity.schema.engine import Engine
 from parity.schema.policy import Policy, default_policy
 from parity.schema.quantities import REGISTRY, Lane
 from parity.schema.spec import LINKS, Spec, probe_theta, settled
-from parity.schema.verdicts import Verdict
+from parity.schema.verdicts import NO_MAXIMUM, Verdict
 
 INVALID = "invalid"  # the class of models that must be refused
 NAMES: tuple[str, ...] = (*CLASSES, INVALID)

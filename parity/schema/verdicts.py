@@ -5,6 +5,9 @@ from typing import Literal
 
 Outcome = Literal["pass", "neutral", "fail", "infrastructure"]
 
+# What an arbiter says of a model without estimates: then each side stops somewhere.
+NO_MAXIMUM = "the responses are separated, so that the likelihood has no maximum"
+
 
 class Verdict(StrEnum):
     """What was found for one quantity of one case in one lane."""

@@ -10,7 +10,6 @@ from flint import arb
 from mmcore.design.build import build
 from mmcore.families.names import family_named
 from mmcore.glmm.response import reader, with_trials
-from parity.compare.arbiter import NO_MAXIMUM
 from parity.compare.run import run_case
 from parity.engines.adapter import design_of
 from parity.engines.load import load
@@ -20,6 +19,7 @@ from parity.exact.lmm import NotCertifiable
 from parity.schema.case import case_of, load_cases
 from parity.schema.policy import default_policy
 from parity.schema.spec import Spec
+from parity.schema.verdicts import NO_MAXIMUM
 
 EXACT, MMCORE = load("first-principles"), load("mmcore")
 CASES = {case.name: case for case in load_cases()}

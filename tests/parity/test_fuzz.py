@@ -19,7 +19,6 @@ from hypothesis import strategies as st
 import mmcore as mm
 from mmcore.design.build import build
 from parity.commands.main import main
-from parity.compare.arbiter import NO_MAXIMUM
 from parity.engines.adapter import design_of
 from parity.engines.load import load
 from parity.exact.balls import precision
@@ -33,6 +32,7 @@ from parity.fuzz.properties import AT_THETA, STATEMENTS, violations
 from parity.schema.case import Case, CaseError, case_of, frame
 from parity.schema.results import Results, Value
 from parity.schema.spec import SPREADS, Spec, blocks, data, formula, probe_theta, relabelled, settled
+from parity.schema.verdicts import NO_MAXIMUM
 
 REGRESSIONS = Path(__file__).resolve().parents[1] / "regressions"
 MMCORE, EXACT = load("mmcore"), load("first-principles")

@@ -1,177 +1,180 @@
-"""The layering: a file imports only what stands to its left; third-party libraries stay where they belong."""
+"""The map of docs/architecture.toml holds: who imports whom, in both packages, by every kind of import."""
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.parity import layers
 
-# From the ground up: a room may import those before it, never those after it.
-ROOMS = {
-    "mmcore": (
-        "errors", "datasets", "formula", "covariance", "families", "design", "kernels", "optimize", "results", "lmm",
-        "glmm", "diagnostics", "inference", "tables", "plots",
-    ),
-    "parity": (
-        "resources", "schema", "r", "references", "compare", "exact", "engines", "bench", "fuzz", "publish", "proof",
-        "commands", "check", "__main__",
-    ),
-}  # fmt: skip
-# Where a library may be imported. Those not named may be imported anywhere in the package.
-ONLY_IN = {
-    "mmcore": {
-        "matplotlib": {"plots"},
-    },
-    "parity": {
-        "rpy2": {"r"},
-        "pebble": {"engines", "r"},
-        "flint": {"exact"},
-        "mmcore": {"bench", "engines", "exact", "proof", "publish", "r", "resources", "schema"},
-        "click": {"commands"},
-        "rich": {"commands", "publish"},
-        "jinja2": {"publish"},
-    },
-}
+PLAN = layers.table()
+FILES = layers.sources()
+ROOMS = [row["name"] for row in PLAN["room"]]
 
 
-ENGINES = {
-    "certified",
-    "exact",
-    "interlace",
-    "mixedlm",
-    "mmcore",
-    "r_live",
-    "r_others",
-    "recorded",
-    "statsmodels",
-    "zeros",
-}
+def planted(file, statement):
+    """The sources with one more statement at the end of a file."""
+    return FILES | {file: FILES.get(file, "") + "\n" + statement + "\n"}
 
 
-def _files(package):
-    return sorted(p for p in (ROOT / package).rglob("*.py"))
+def a_file_of(place):
+    return next(file for file in sorted(FILES) if file not in layers.DOORS and layers.inside(file, place))
 
 
-def _module(path):
-    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+def test_no_import_breaks_the_map():
+    assert layers.faults(PLAN, FILES) == []
 
 
-def _imports(path, *, lazy=True):
-    """Full names of the modules that a file imports; without `lazy`, only those at its top level."""
-    tree = ast.parse(path.read_text())
-    nodes = ast.walk(tree) if lazy else _top_level(tree)
-    package = _module(path) if path.name == "__init__.py" else _module(path).rpartition(".")[0]
-    for node in nodes:
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            base = package.rsplit(".", node.level - 1)[0] if node.level else ""
-            name = ".".join(filter(None, (base, node.module)))
-            yield from (_resolved(name, alias.name) for alias in node.names)
+def test_every_file_has_a_room_and_every_room_a_file():
+    used = {layers.room(file) for file in FILES} - layers.DOORS
+    assert used == set(ROOMS)
 
 
-def _top_level(tree):
-    """Statements that run on import: not those in functions or under `if TYPE_CHECKING`."""
-    waiting = list(tree.body)
-    while waiting:
-        node = waiting.pop()
-        yield node
-        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test):
-            continue
-        if not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
-            waiting += [child for child in ast.iter_child_nodes(node) if isinstance(child, ast.stmt)]
+def test_rooms_stand_from_the_ground_up():
+    for i, row in enumerate(PLAN["room"]):
+        package = row["name"].split(".")[0]
+        for name in row["may"]:
+            place = name if name == "mmcore" else f"{package}.{name}"
+            below = [layers.room(r) for r in ROOMS[:i]]
+            assert place == "mmcore" or place in below, f"{row['name']} names {place}, which is not below it"
 
 
-def _resolved(module, name):
-    """`from a import b` means the module a.b where there is one, else something in a."""
-    path = ROOT.joinpath(*module.split("."), name)
-    return f"{module}.{name}" if path.with_suffix(".py").exists() or path.is_dir() else module
+@pytest.mark.parametrize("rooms", [False, True], ids=["files", "rooms"])
+def test_there_is_no_circle(rooms):
+    assert layers.circle(layers.graph(FILES, PLAN, rooms=rooms)) == []
 
 
-def _graph(package, *, lazy):
-    names = {_module(path) for path in _files(package)}
-    return {
-        _module(path): {name for name in _imports(path, lazy=lazy) if name in names} - {_module(path)}
-        for path in _files(package)
+def test_every_rule_about_a_library_is_about_one_that_is_imported():
+    used = {
+        one.module.split(".")[0] for file, text in FILES.items() for one in layers.imports(file, text, FILES)
     }
+    assert {rule["name"] for rule in PLAN["library"]} <= used
 
 
-def _layer(module):
-    parts = module.split(".")
-    return parts[1] if len(parts) > 1 else "__init__"
+def test_importing_mmcore_loads_no_library_of_pictures_or_of_the_harness():
+    heavy = {rule["name"] for rule in PLAN["library"]} - {"numpy", "scipy", "pandas"}
+    for file, text in FILES.items():
+        if layers.inside(file, "mmcore"):
+            at_once = {name for node in ast.parse(text).body for name in _loaded(node)}
+            assert not at_once & heavy, f"{file} loads {at_once & heavy}"
 
 
-@pytest.mark.parametrize("package", ["mmcore", "parity"])
-def test_there_is_no_cycle(package):
-    graph = {name: set(needs) for name, needs in _graph(package, lazy=False).items()}
-    while free := [name for name, needs in graph.items() if not needs & set(graph) - {name}]:
-        for name in free:
-            del graph[name]
-    assert not graph, f"these import each other: {graph}"
-
-
-def test_mmcore_never_imports_parity():
-    guilty = {
-        _module(path)
-        for path in _files("mmcore")
-        for name in _imports(path)
-        if name.split(".")[0] == "parity"
-    }
-    assert guilty == set()
-
-
-@pytest.mark.parametrize("package", ROOMS)
-def test_every_file_has_a_room(package):
-    assert {_layer(_module(path)) for path in _files(package)} <= {*ROOMS[package], "__init__"}
-
-
-def _upwards(package):
-    order = ROOMS[package]
-    for path in _files(package):
-        own = _layer(_module(path))
-        for name in _imports(path):
-            room = _layer(name)
-            known = own != "__init__" and name.startswith(f"{package}.") and room in order
-            if known and order.index(room) > order.index(own):
-                yield f"{_module(path)} imports {name}"
-
-
-@pytest.mark.parametrize("package", ROOMS)
-def test_a_room_imports_only_from_below(package):
-    assert list(_upwards(package)) == []
-
-
-def test_engines_do_not_know_each_other():
-    for path in _files("parity/engines"):
-        if path.stem not in ENGINES and path.parent.name != "mmcore":
-            continue
-        others = {name for name in _imports(path) if name.startswith("parity.engines.")} - {_module(path)}
-        others = {name for name in others if name.split(".")[2] in ENGINES - {path.parent.name}}
-        assert not others, f"{_module(path)} imports {others}"
-
-
-@pytest.mark.parametrize("package", ["mmcore", "parity"])
-def test_libraries_stay_where_they_belong(package):
-    for path in _files(package):
-        for name in _imports(path):
-            places = ONLY_IN[package].get(name.split(".")[0])
-            assert places is None or _layer(_module(path)) in places, f"{_module(path)} imports {name}"
-
-
-def test_importing_mmcore_loads_no_library_of_the_harness_and_no_plots():
-    heavy = {"matplotlib", "rpy2", "click", "rich", "msgspec", "jinja2", "pebble"}
-    for path in _files("mmcore"):
-        loaded = {name.split(".")[0] for name in _imports(path, lazy=False)}
-        assert not loaded & heavy, f"{_module(path)} loads {loaded & heavy}"
-
-
-def test_an_import_upwards_would_be_noticed(tmp_path, monkeypatch):
-    for room in ("schema", "compare"):
-        (tmp_path / "parity" / room).mkdir(parents=True)
-    (tmp_path / "parity/schema/case.py").write_text(
-        "def f():\n    from parity.compare.judge import compare\n"
+def _loaded(node):
+    if isinstance(node, ast.Import):
+        return {alias.name.split(".")[0] for alias in node.names}
+    return (
+        {(node.module or "").split(".")[0]} if isinstance(node, ast.ImportFrom) and not node.level else set()
     )
-    (tmp_path / "parity/compare/judge.py").write_text("import parity.schema.case\n")
-    monkeypatch.setitem(globals(), "ROOT", tmp_path)
-    assert list(_upwards("parity")) == ["parity.schema.case imports parity.compare.judge"]
+
+
+# --- each rule is broken once, and noticed ----------------------------------------------------------------
+
+NEVER = [(rule, a, b) for rule in PLAN["never"] for a in rule["from"] for b in rule["to"]]
+
+
+@pytest.mark.parametrize("rule, a, b", NEVER, ids=[f"{a}-{b}" for _, a, b in NEVER])
+def test_an_import_that_never_happens_is_noticed(rule, a, b):
+    file, other = a_file_of(a), a_file_of(b)
+    found = layers.faults(PLAN, planted(file, f"def planted():\n    import {other}"))
+    assert f"{file} imports {other}: never, {rule['why']}" in found
+
+
+@pytest.mark.parametrize("row", PLAN["room"], ids=ROOMS)
+def test_an_import_from_above_is_noticed(row):
+    """From each room, the first room of its package that it may not import."""
+    package = row["name"].split(".")[0]
+    others = [name for name in ROOMS if name.startswith(f"{package}.") and name != row["name"]]
+    refused = [name for name in others if name.split(".")[1] not in row["may"]]
+    if not refused:
+        assert row["name"] == "parity.commands"
+        return
+    file, other = a_file_of(row["name"]), a_file_of(refused[-1])
+    found = layers.faults(PLAN, planted(file, f"from {other} import anything"))
+    assert any(line.startswith(f"{file} imports {other}: ") for line in found)
+
+
+@pytest.mark.parametrize("rule", PLAN["library"], ids=[rule["name"] for rule in PLAN["library"]])
+def test_a_library_out_of_place_is_noticed(rule):
+    outside = [name for name in ROOMS if not any(layers.inside(name, place) for place in rule["rooms"])]
+    if not outside:
+        assert rule["rooms"] == ["mmcore", "parity"]
+        return
+    file = a_file_of(outside[0])
+    found = layers.faults(PLAN, planted(file, f"def planted():\n    import {rule['name']}"))
+    assert f"{file} imports {rule['name']}: it belongs in {', '.join(rule['rooms'])}" in found
+
+
+def test_a_library_without_a_line_is_noticed():
+    found = layers.faults(PLAN, planted("mmcore.errors", "import formulaic"))
+    assert "mmcore.errors imports formulaic: the library has no line in docs/architecture.toml" in found
+
+
+def test_a_room_without_a_place_is_noticed():
+    found = layers.faults(PLAN, planted("mmcore.attic.box", "import mmcore.errors"))
+    assert "mmcore.attic has no place in docs/architecture.toml" in found
+
+
+def test_an_engine_that_knows_another_is_noticed():
+    found = layers.faults(PLAN, planted("parity.engines.zeros", "import parity.engines.statsmodels"))
+    said = "parity.engines.zeros imports parity.engines.statsmodels: an engine does not know another engine"
+    assert said in found
+
+
+def test_an_import_for_types_only_counts():
+    text = "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from ..lmm.lmer import lmer"
+    found = layers.faults(PLAN, planted("mmcore.kernels.dense", text))
+    assert any(line.startswith("mmcore.kernels.dense imports mmcore.lmm.lmer: never") for line in found)
+
+
+def test_an_import_by_name_counts():
+    text = "from importlib import import_module\nimport_module('parity.engines.load')"
+    found = layers.faults(PLAN, planted("parity.compare.judge", text))
+    assert any(line.startswith("parity.compare.judge imports parity.engines.load: never") for line in found)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "from .crossed import _planted",
+        "from . import crossed as k\nk._planted",
+        "def f(x):\n    return x._planted",
+    ],
+)
+def test_a_private_name_in_another_file_is_noticed(text):
+    files = planted("mmcore.kernels.crossed", "_planted = 1")
+    files["mmcore.kernels.dense"] += "\n" + text + "\n"
+    found = [line for line in layers.faults(PLAN, files) if "_planted" in line]
+    assert found and all(line.startswith("mmcore.kernels.dense ") for line in found)
+
+
+def test_a_circle_within_a_room_is_noticed():
+    files = planted("mmcore.kernels.shape", "def planted():\n    from .dense import anything")
+    files["mmcore.kernels.dense"] += "\nfrom . import shape\n"
+    found = layers.circle(layers.graph(files, PLAN))
+    assert found[0] == found[-1] and {"mmcore.kernels.shape", "mmcore.kernels.dense"} <= set(found)
+
+
+def test_a_circle_of_rooms_is_noticed():
+    files = planted("mmcore.errors", "def planted():\n    import mmcore.formula.syntax")
+    assert layers.circle(layers.graph(files, PLAN, rooms=True)) == [
+        "mmcore.errors",
+        "mmcore.formula",
+        "mmcore.errors",
+    ]
+
+
+def test_a_debt_that_is_paid_is_noticed():
+    plan = PLAN | {
+        "debt": [*PLAN.get("debt", ()), {"file": "mmcore.errors", "imports": "mmcore.plots", "why": "no"}]
+    }
+    assert layers.faults(plan, FILES) == ["debt is paid, remove it: mmcore.errors imports mmcore.plots"]
+
+
+def test_paths_on_the_page_exist():
+    words = " ".join(row["touch"] for row in PLAN["new"]) + " ".join(
+        f"`{row['where']}`" for row in PLAN["step"]
+    )
+    paths = [p for text in re.findall(r"`([^`]+)`", words) for p in text.split(", ") if "/" in p]
+    missing = [path for path in paths if not (Path(layers.ROOT) / path).exists()]
+    assert len(paths) > 15 and missing == []

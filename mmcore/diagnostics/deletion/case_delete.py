@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Hashable
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -12,17 +11,20 @@ import numpy as np
 import pandas as pd
 
 from ...covariance.structure import SINGULAR
-from ...errors import ConvergenceWarning, MixedModelWarning
+from ...errors import ConvergenceWarning, MixedModelWarning, warn
+from ...glmm.residual import require_residual
 from ...kernels.batched import PairProducts
 from ...kernels.one_factor import OneFactor
 from ...lmm.lm import is_lm
+from ...results.argument import of_fit
 from ...results.fit import Fit
+from ...results.progress import Progress, spread
 from ...results.workspace import need_fixed
+from ..refitted import Refitted, measure
 from ..units import Units, groups_of, pad, units
 from ..varcomp import component_names, components, full_components
 from .batched import batched_refits, can_batch
 from .expansion import TOLERANCE, can_expand, expanded_refits
-from .progress import Progress, spread
 from .refit import Refits, refit_sets, stack
 
 __all__ = ["CaseDeletion", "LmeInfluence", "case_delete", "influence", "rvc"]
@@ -34,6 +36,7 @@ PAIRS_BYTES = 5e8
 REFIT_ERROR = 1e-7  # of theta in iterated refits: what expansions cannot be blamed for
 
 
+@of_fit
 def case_delete(
     fit: Fit, level: Hashable = 1, *, delete: Any = None, progress: bool = False, executor: Any = None
 ) -> CaseDeletion:
@@ -62,6 +65,7 @@ def case_delete(
     raised by what these show. Groups and sets: downdated products and a warm start. Units in trouble are
     given to the optimizer of the fit.
     """
+    require_residual(fit, "is no scale for the changes")
     u = units(fit, level, delete)
     show = Progress(len(u), progress)
     result = CaseDeletion(fit, u, _refits(fit, u, show, executor))
@@ -126,7 +130,7 @@ def _checked(fit: Fit, u: Units, out: Refits, show: Progress, executor: Any) -> 
 
 
 @dataclass(frozen=True)
-class CaseDeletion:
+class CaseDeletion(Refitted):
     """Estimates without each unit, and how they differ from those of all rows.
 
     Everything is labelled by the units of ``level``: rows by label, levels by name in order of first
@@ -136,6 +140,11 @@ class CaseDeletion:
     fit: Fit  # of all rows
     units: Units
     refits: Refits  # arrays, units first
+
+    @property
+    def level(self) -> Hashable:
+        """1 if rows were left out, or the name of the grouping factor."""
+        return self.units.level
 
     def _series(self, values: np.ndarray, name: str) -> pd.Series:
         values, index = self._labelled(values)
@@ -221,8 +230,24 @@ class CaseDeletion:
         need_fixed(self.fit.design.p)
         return self.fit.vcov.to_numpy()
 
-    def _value(self, values: np.ndarray, name: str) -> Any:
-        return self.units.series(values, name)
+    def measure_values(self) -> dict[str, np.ndarray]:
+        """(U,) values of every measure, in the names of the columns of :func:`mmcore.hlm_influence`."""
+        change = self._relative_change()
+        values = {
+            "cooksd": self._cooksd(), "mdffits": self._mdffits(), "covtrace": self._covtrace(),
+            "covratio": self._covratio(),
+        }  # fmt: skip
+        return values | {f"rvc.{name}": change[:, i] for i, name in enumerate(component_names(self.fit))}
+
+    def measures(self) -> pd.DataFrame:
+        """All measures beside each other: units x measures."""
+        values = self.measure_values()
+        return self._frame(np.column_stack(list(values.values())), list(values))
+
+    def value(self, name: str) -> Any:
+        """The measure that the public function ``name`` gives."""
+        found = getattr(self, "measures" if name == "hlm_influence" else name)
+        return found() if callable(found) else found
 
     def dfbeta(self) -> Any:
         """Full minus deleted fixed effects, as R's dfbeta for ``lm``; lme4's influence() has the other
@@ -230,46 +255,64 @@ class CaseDeletion:
         """
         return self.units.frame(self._delta, self.fit.design.x_names)
 
+    def dfbetas(self) -> Any:
+        """:meth:`dfbeta` over the standard errors of the refit."""
+        se = np.sqrt(np.diagonal(self.vcov, axis1=1, axis2=2))
+        return self.units.frame(self._delta / se, self.fit.design.x_names)
+
     def cooks_distance(self) -> Any:
         """(b - b_(i))' C^-1 (b - b_(i)) / p with C = vcov of the full fit."""
-        C, d = self._full_vcov, self._delta
-        return self._value((d * np.linalg.solve(C, d.T).T).sum(axis=1) / len(C), "cooksd")
+        return self.units.series(self._cooksd(), "cooksd")
 
     def mdffits(self) -> Any:
         """(b - b_(i))' C_(i)^-1 (b - b_(i)) / p with C_(i) = vcov of the refit."""
-        need_fixed(self.fit.design.p)
-        d, good = self._delta, self._good
-        out = np.full(len(d), np.nan)
-        scaled = np.linalg.solve(self.vcov[good], d[good][:, :, None])[:, :, 0]
-        out[good] = (d[good] * scaled).sum(axis=1) / d.shape[1]
-        return self._value(out, "mdffits")
+        return self.units.series(self._mdffits(), "mdffits")
 
     def covtrace(self) -> Any:
         """|tr(C^-1 C_(i)) - p|."""
-        C = self._full_vcov
-        inverse = np.linalg.inv(C)
-        return self._value(np.abs(np.einsum("ij,uji->u", inverse, self.vcov) - len(C)), "covtrace")
+        return self.units.series(self._covtrace(), "covtrace")
 
     def covratio(self) -> Any:
         """det C_(i) / det C; below 1 where the refit is more precise."""
-        half = np.linalg.inv(np.linalg.cholesky(self._full_vcov))
-        out = np.full(len(self.units), np.nan)
-        out[self._good] = np.linalg.det(half @ self.vcov[self._good] @ half.T)
-        return self._value(out, "covratio")
+        return self.units.series(self._covratio(), "covratio")
 
     def rvc(self) -> Any:
         """Relative variance change: component of the refit over that of the full fit, minus 1.
 
         A component that is zero in the full fit gives infinity, or NaN if it stays zero.
         """
+        return self.units.frame(self._relative_change(), component_names(self.fit))
+
+    def _cooksd(self) -> np.ndarray:
+        C, d = self._full_vcov, self._delta
+        return (d * np.linalg.solve(C, d.T).T).sum(axis=1) / len(C)
+
+    def _mdffits(self) -> np.ndarray:
+        need_fixed(self.fit.design.p)
+        d, good = self._delta, self._good
+        out = np.full(len(d), np.nan)
+        scaled = np.linalg.solve(self.vcov[good], d[good][:, :, None])[:, :, 0]
+        out[good] = (d[good] * scaled).sum(axis=1) / d.shape[1]
+        return out
+
+    def _covtrace(self) -> np.ndarray:
+        C = self._full_vcov
+        return np.abs(np.einsum("ij,uji->u", np.linalg.inv(C), self.vcov) - len(C))
+
+    def _covratio(self) -> np.ndarray:
+        half = np.linalg.inv(np.linalg.cholesky(self._full_vcov))
+        out = np.full(len(self.units), np.nan)
+        out[self._good] = np.linalg.det(half @ self.vcov[self._good] @ half.T)
+        return out
+
+    def _relative_change(self) -> np.ndarray:
         full = full_components(self.fit)
         with np.errstate(divide="ignore", invalid="ignore"):
-            values = components(self.fit, self.refits.par, self.refits.sigma) / full - 1.0
-        return self.units.frame(values, component_names(self.fit))
+            return components(self.fit, self.refits.par, self.refits.sigma) / full - 1.0
 
     @property
     def _good(self) -> np.ndarray:
-        return np.isfinite(self.refits.cov).all(axis=(1, 2))
+        return np.isfinite(self.vcov).all(axis=(1, 2))
 
 
 def _lm_criterion(case: CaseDeletion) -> np.ndarray:
@@ -340,13 +383,10 @@ def _warn(result: CaseDeletion) -> None:
     ]:
         if there.any():
             names = ", ".join(map(str, labels[there][:5])) + (", ..." if there.sum() > 5 else "")
-            warnings.warn(
-                f"{int(there.sum())} of {len(labels)} refits {what} (without {names}); see .status",
-                kind,
-                stacklevel=3,
-            )
+            warn(f"{int(there.sum())} of {len(labels)} refits {what} (without {names}); see .status", kind)
 
 
+@measure
 def rvc(fit: Fit, level: Hashable = 1, *, delete: Any = None) -> Any:
     """Relative change of the variance components on deletion, from full refits: component_(i) / component -
     1.
@@ -358,11 +398,23 @@ def rvc(fit: Fit, level: Hashable = 1, *, delete: Any = None) -> Any:
     return case_delete(fit, level, delete=delete).rvc()
 
 
+_OF_LME4 = ("dfbeta", "dfbetas", "cooks_distance", "varcomp")
+
+
 @dataclass(frozen=True)
-class LmeInfluence:
+class LmeInfluence(Refitted):
     """What lme4's influence() keeps: refits without each unit, in lme4's signs and scales."""
 
     deletion: CaseDeletion
+
+    @property
+    def level(self) -> Hashable:
+        """1 if rows were left out, or the name of the grouping factor."""
+        return self.deletion.level
+
+    def value(self, name: str) -> Any:
+        """The measure that the public function ``name`` gives: lme4's where lme4 has one."""
+        return getattr(self, name) if name in _OF_LME4 else self.deletion.value(name)
 
     @property
     def dfbeta(self) -> pd.DataFrame:
@@ -372,9 +424,7 @@ class LmeInfluence:
     @property
     def dfbetas(self) -> pd.DataFrame:
         """``dfbeta`` over the standard errors of the *refit*."""
-        se = np.sqrt(np.diagonal(self.deletion.vcov, axis1=1, axis2=2))
-        d = self.deletion
-        return d.units.frame(-d._delta / se, d.fit.design.x_names)
+        return -self.deletion.dfbetas()
 
     @property
     def cooks_distance(self) -> pd.Series:
@@ -391,6 +441,7 @@ class LmeInfluence:
         return d.units.frame(values, component_names(d.fit))
 
 
+@of_fit
 def influence(
     fit: Fit, groups: str | None = None, *, progress: bool = False, executor: Any = None
 ) -> LmeInfluence:

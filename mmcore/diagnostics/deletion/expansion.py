@@ -115,7 +115,9 @@ class Stencil:
 
 
 def can_expand(fit: Fit) -> bool:
-    """Whether theta is an interior point of its parameters' range and an optimum."""
+    """Whether theta is an interior point of its parameters' range and an optimum, and sigma can do without a row."""
+    if fit.state.like.sigma is None and fit.state.profile.nu <= 1:
+        return False
     if not len(fit.par):
         return True
     if fit.covariance.bounds is not None:

@@ -8,15 +8,19 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ...glmm.residual import require_residual
+from ...results.argument import of_fit
 from ...results.fit import Fit
 from ...results.workspace import marginal
+from ..refitted import measure
 from ..units import by_row, units
 from .glm import glm_dfbeta, glm_dfbetas, glm_dffits, is_glm
-from .one_step import one_step
+from .one_step import WITHOUT, one_step
 
 __all__ = ["dfbeta", "dfbetas", "dffits"]
 
 
+@measure
 def dfbeta(fit: Fit, level: Hashable = 1, *, delete: Any = None) -> pd.DataFrame:
     """Full minus deleted fixed effects, at the full fit's theta: units x coefficients, in their units.
 
@@ -31,6 +35,7 @@ def dfbeta(fit: Fit, level: Hashable = 1, *, delete: Any = None) -> pd.DataFrame
     return u.frame(one_step(marginal(fit), u).delta, fit.design.x_names)
 
 
+@measure
 def dfbetas(fit: Fit, level: Hashable = 1, *, delete: Any = None) -> pd.DataFrame:
     """:func:`dfbeta` in standard errors: (b_k - b_k(A)) / (sigma_(A) sqrt((X'V^-1X)^-1_kk)).
 
@@ -47,6 +52,7 @@ def dfbetas(fit: Fit, level: Hashable = 1, *, delete: Any = None) -> pd.DataFram
         return u.frame(step.delta / scale, fit.design.x_names)
 
 
+@of_fit
 def dffits(fit: Fit) -> pd.Series:
     """Change of a row's own conditional fitted value on its deletion, in its standard deviation.
 
@@ -54,6 +60,7 @@ def dffits(fit: Fit) -> pd.Series:
     sigma_(i) of the other rows at the full fit's theta. For ``lm`` and ``glm`` it is R's dffits (of a glm
     with deviance residuals). NaN where h is 1.
     """
+    require_residual(fit, WITHOUT)
     if is_glm(fit):
         return glm_dffits(fit)
     ws = marginal(fit)

@@ -1,4 +1,4 @@
-"""Influence of rows on a generalised linear model, as R measures it.
+"""Influence of rows on a linear or generalized linear model, as R measures it.
 
 R measures what deletion of a row does to a glm by the formulas of least squares at the final weights, with
 deviance residuals in the place of residuals (`lm.influence`), except for Cook's distance and the standardised
@@ -16,9 +16,13 @@ import pandas as pd
 
 from ...errors import UnsupportedError
 from ...glmm.fit import GeneralizedFit, is_generalized
+from ...glmm.residual import require_residual
+from ...lmm.lm import LinearFit, is_lm
+from ...results.argument import of_fit
 from ...results.fit import Fit
+from ...results.workspace import marginal
 from ..leverage import hatvalues
-from ..units import by_row
+from ..units import by_row, pad
 
 __all__ = [
     "GlmRows",
@@ -41,9 +45,9 @@ def is_glm(fit: Fit) -> TypeGuard[GeneralizedFit]:
 
 @dataclass(frozen=True, slots=True)
 class GlmRows:
-    """What R's influence measures of a glm are made of; rows of prior weight zero have leverage zero."""
+    """What R's influence measures of an lm or glm are made of; rows of prior weight zero have leverage zero."""
 
-    fit: GeneralizedFit
+    fit: LinearFit | GeneralizedFit
     half: np.ndarray  # (p, n) B with B' B the hat matrix: (X'WX)^-1/2 X'W^1/2
     root: np.ndarray  # (p, p) beta = root times coefficients of the rows of ``half``
     hat: np.ndarray  # (n,) leverage
@@ -52,8 +56,19 @@ class GlmRows:
     sigma: np.ndarray  # (n,) ``sigma_without_row``
 
 
-def glm_rows(fit: GeneralizedFit) -> GlmRows:
-    """The workspace of a fit. Cost O(n p^2)."""
+def glm_rows(fit: Fit, what: str = "this measure") -> GlmRows:
+    """The workspace of a fit. Cost O(n p^2). Raises UnsupportedError for a model with random effects, FitError for
+    one that leaves no residual."""
+    require_residual(fit, "is no scale for influence: leverage() and hatvalues() do not need one")
+    if is_lm(fit):
+        ws, e = marginal(fit), fit.residual_values("pearson")
+        hat = 1.0 - ws.P
+        return GlmRows(fit, ws.white[:-1], ws.half, hat, e, e, sigma_without_row(fit, e, 1.0 - hat))
+    if not is_glm(fit):
+        raise UnsupportedError(
+            f"{what} is R's for models without random effects (lm, glm); mm.dfbeta, mm.covratio and the others of "
+            "that name are for every model"
+        )
     s = fit.solution
     QW = s.Q * np.sqrt(s.at.W)
     L = np.linalg.cholesky(QW @ QW.T) if len(QW) else np.zeros((0, 0))
@@ -85,6 +100,7 @@ def _divide(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return np.where(np.isfinite(out), out, np.nan)
 
 
+@of_fit
 def rstandard(fit: Fit, type: str = "deviance") -> pd.Series:
     """Standardised residuals by row: residual / sqrt(phi (1 - h)), internally studentised.
 
@@ -93,45 +109,58 @@ def rstandard(fit: Fit, type: str = "deviance") -> pd.Series:
     """
     if type not in ("deviance", "pearson"):
         raise UnsupportedError(f"rstandard(type={type!r}) is not 'deviance' or 'pearson'")
+    require_residual(fit, "are no standardized residuals")
     h = hatvalues(fit).to_numpy()
     values = fit.residual_values(type, scaled=True)
     return by_row(fit, _divide(values, np.sqrt(np.maximum(1.0 - h, 0.0))), "rstandard")
 
 
-def glm_dfbeta(fit: GeneralizedFit, residuals: str = "deviance") -> pd.DataFrame:
+@of_fit
+def glm_dfbeta(fit: Fit, residuals: str = "deviance") -> pd.DataFrame:
     """Full minus deleted coefficients by row, one step: (X'WX)^-1 x_i sqrt(W_i) r_i / (1 - h_i).
 
     ``residuals="deviance"`` is R's dfbeta; ``"pearson"`` is one Newton step from the full fit (Pregibon
-    1981), which is nearer to a refit. NaN where the leverage is one.
+    1981), which is nearer to a refit. For ``lm`` both are exact, :func:`mmcore.dfbeta`. NaN where the leverage is
+    one.
     """
-    rows = glm_rows(fit)
+    values, index = pad(fit, _glm_delta(glm_rows(fit, "glm_dfbeta"), residuals))
+    return pd.DataFrame(values, index=index, columns=list(fit.design.x_names))
+
+
+def _glm_delta(rows: GlmRows, residuals: str) -> np.ndarray:
+    """(n, p) full minus deleted coefficients."""
     r = _residuals(rows, residuals)
-    values = (rows.root @ (rows.half * _divide(r, 1.0 - rows.hat))).T
-    return pd.DataFrame(values, index=fit.design.index, columns=list(fit.design.x_names))
+    return (rows.root @ (rows.half * _divide(r, 1.0 - rows.hat))).T
 
 
-def glm_dfbetas(fit: GeneralizedFit, residuals: str = "deviance") -> pd.DataFrame:
+def glm_dfbetas(fit: Fit, residuals: str = "deviance") -> pd.DataFrame:
     """:func:`glm_dfbeta` divided by sigma_(i) sqrt((X'WX)^-1_kk). R's dfbetas."""
-    rows = glm_rows(fit)
-    delta = glm_dfbeta(fit, residuals)
-    return delta / np.outer(rows.sigma, np.sqrt(np.square(rows.root).sum(axis=1)))
+    rows = glm_rows(fit, "glm_dfbetas")
+    scale = np.outer(rows.sigma, np.sqrt(np.square(rows.root).sum(axis=1)))
+    values, index = pad(fit, _divide(_glm_delta(rows, residuals), scale))
+    return pd.DataFrame(values, index=index, columns=list(fit.design.x_names))
 
 
-def glm_dffits(fit: GeneralizedFit, residuals: str = "deviance") -> pd.Series:
+def glm_dffits(fit: Fit, residuals: str = "deviance") -> pd.Series:
     """r_i sqrt(h_i) / (sigma_(i) (1 - h_i)). R's dffits of a glm."""
-    rows = glm_rows(fit)
+    rows = glm_rows(fit, "glm_dffits")
     r = _residuals(rows, residuals)
     return by_row(fit, _divide(r * np.sqrt(rows.hat), rows.sigma * (1.0 - rows.hat)), "dffits")
 
 
-def glm_covratio(fit: GeneralizedFit) -> pd.Series:
-    """R's covratio of a glm: 1 / ((1 - h) ((n - p - 1 + e^2) / (n - p))^p), e the externally studentised
-    deviance residual; sigma is estimated anew, unlike :func:`mmcore.covratio`.
+@of_fit
+def glm_covratio(fit: Fit) -> pd.Series:
+    """R's ``covratio`` of an lm or glm by row: 1 / ((1 - h) ((n - p - 1 + e^2) / (n - p))^p).
+
+    e is the externally studentized deviance residual: sigma is estimated anew without the row. For ``lm`` that is
+    det C_(i) / det C of a refit, ``mm.covratio(fit, refit=True)``, in closed form.
+
+    Not :func:`mmcore.covratio` in one step, which keeps sigma (HLMdiag's definition, for every model).
     """
-    rows, p = glm_rows(fit), fit.design.p
+    rows, p = glm_rows(fit, "glm_covratio"), fit.design.p
     free = 1.0 - rows.hat
     e = _divide(rows.deviance, rows.sigma * np.sqrt(free))
-    nu = fit.df_resid
+    nu = rows.fit.df_resid
     return by_row(fit, _divide(np.ones_like(e), free * ((nu - 1 + e**2) / nu) ** p), "covratio")
 
 

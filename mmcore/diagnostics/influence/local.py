@@ -19,6 +19,7 @@ import pandas as pd
 from ...errors import DataError, UnsupportedError
 from ...kernels.criterion import estimates
 from ...kernels.whitened import whitened_rows
+from ...results.argument import of_fit
 from ...results.fit import Fit, LinearEstimates
 from ...results.workspace import need_gaussian
 from ..units import by_row, units
@@ -39,6 +40,7 @@ class Estimates:
     varcomp: pd.Series  # sigma2, D11, ...
 
 
+@of_fit
 def local_influence(fit: Fit, function: str | Callable[[Estimates], float], level: Hashable = 1) -> pd.Series:
     """Derivative of a scalar function of the estimates in the weight of each row, or of each level's rows.
 

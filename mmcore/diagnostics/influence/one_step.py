@@ -8,18 +8,20 @@ Theta and sigma are those of the full fit (Christensen, Pearson & Johnson 1992);
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 
 import numpy as np
 
-from ...errors import MixedModelWarning
-from ...results.workspace import Marginal, need_fixed
+from ...errors import warn
+from ...glmm.residual import require_residual
+from ...results.fit import Fit
+from ...results.workspace import Marginal, marginal, need_fixed
 from ..units import Units
 from .loss import losses
 
 __all__ = ["OneStep", "one_step", "plugin_cooks_distance"]
 
+WITHOUT = "is no scale for influence: leverage() and hatvalues() do not need one"
 UNDETERMINED = 1e-10  # 1 - eigenvalue of B below which the remaining rows do not determine beta
 
 
@@ -37,18 +39,17 @@ class OneStep:
 
 
 def one_step(ws: Marginal, u: Units) -> OneStep:
-    """All one-step measures at once."""
+    """All one-step measures at once. Raises FitError for a model that leaves no residual."""
     need_fixed(ws.p)
+    require_residual(u.fit, WITHOUT)
     out = _rows(ws, u) if u.is_rows else _sets(ws, u)
     lost = np.isnan(out.covratio)
     if lost.any():
         names = [str(x) for x in u.labels[lost][:5]]
         more = f" and {int(lost.sum()) - 5} more" if lost.sum() > 5 else ""
-        warnings.warn(
+        warn(
             f"without {'row' if u.is_rows else str(u.level)} {', '.join(names)}{more} the fixed effects are "
-            "not determined: the deletion measures there are NaN",
-            MixedModelWarning,
-            stacklevel=3,
+            "not determined: the deletion measures there are NaN"
         )
     return out
 
@@ -95,8 +96,10 @@ def _sigma(ws: Marginal, loss: np.ndarray, size: np.ndarray) -> np.ndarray:
         return np.sqrt(np.maximum(prof.rss - loss, 0.0) / (prof.nu - size))
 
 
-def plugin_cooks_distance(ws: Marginal, pearson: np.ndarray) -> np.ndarray:
-    """(n,) lme4's: squared Pearson residual over (1 - h)^2, times h / (sigma^2 p); ``pearson`` (n,)."""
+def plugin_cooks_distance(fit: Fit) -> np.ndarray:
+    """(n,) lme4's: squared Pearson residual over (1 - h)^2, times h / (sigma^2 p)."""
+    require_residual(fit, WITHOUT)
+    ws, pearson = marginal(fit), fit.residual_values("pearson")
     need_fixed(ws.p)
     P = ws.P
     with np.errstate(invalid="ignore", divide="ignore"):

@@ -12,6 +12,7 @@ from scipy import stats
 
 from ...design.build import Design, build
 from ...errors import DataError, DesignError, UnsupportedError
+from ...results.argument import of_fit
 from ...results.fit import Fit
 from ...results.workspace import need_gaussian
 from ..units import check_level, level_codes
@@ -120,6 +121,7 @@ def _fit_groups(design: Design, group: pd.Series) -> LmList:
     return LmList(fits, pd.Index(levels, name=group.name), design.x_names)
 
 
+@of_fit
 def compare_eb_ls(fit: Fit, group: str | None = None, *, identify: float = 0.0) -> pd.DataFrame:
     """Coefficients of each group: shrunken (empirical Bayes) beside least squares of the group's rows alone.
 
@@ -128,11 +130,15 @@ def compare_eb_ls(fit: Fit, group: str | None = None, *, identify: float = 0.0) 
     value of the effect. Indexed by level, one block of levels per random effect that has a fixed
     counterpart. Points off the line ls = eb are groups that borrow most from the others. ``plot_eb_ls``
     draws it; HLMdiag's compare_eb_ls.
+
+    Like is compared with like. A covariate that is constant within a group cannot be told from the intercept by the
+    group's own rows: least squares then estimates intercept + slope x covariate, and ``eb`` is that sum too. HLMdiag
+    leaves the slope's part out of ``eb``. The same holds for any column that others span within the group.
     """
     separate = _of_fit(fit, group)
     level = str(separate.labels.name)
     labels, _ = level_codes(fit, level)
-    eb, ls = fit.coef()[level].loc[labels], separate.coef.loc[labels]
+    eb, ls = _identified(fit, separate, level).loc[labels], separate.coef.loc[labels]
     blocks = []
     for effect in fit.ranef[level].columns:
         if effect not in ls.columns:
@@ -147,3 +153,10 @@ def compare_eb_ls(fit: Fit, group: str | None = None, *, identify: float = 0.0) 
             f"no random effect of {level} has a fixed effect of the same name to compare with"
         )
     return pd.concat(blocks)
+
+
+def _identified(fit: Fit, separate: LmList, level: str) -> pd.DataFrame:
+    """The shrunken coefficients in the terms of each group's own model: what its rows cannot tell apart is added."""
+    whole = fit.coef()[level].loc[separate.labels, list(separate.x_names)]
+    values = whole.to_numpy()
+    return whole + np.einsum("gkj,gj->gk", separate.fits.alias, values)

@@ -4,13 +4,14 @@ groups).
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Hashable
 
 import numpy as np
 import pandas as pd
 
-from ...errors import MixedModelWarning, UnsupportedError
+from ...errors import UnsupportedError, warn
+from ...glmm.residual import require_residual
+from ...results.argument import of_fit
 from ...results.fit import Fit
 from ...results.workspace import Marginal, marginal, mean_rows, need_gaussian
 from ..influence.glm import sigma_without_row
@@ -22,6 +23,7 @@ from .separate import SeparateFits, separate_fits
 __all__ = ["ls_residuals", "pull_resid", "resid_conditional", "resid_marginal", "rstudent"]
 
 
+@of_fit
 def resid_conditional(fit: Fit, type: str = "raw") -> pd.Series:
     """Conditional residuals e = y - X beta - Z b - offset, by row.
 
@@ -36,6 +38,8 @@ def resid_conditional(fit: Fit, type: str = "raw") -> pd.Series:
     e = fit.residual_values("response")
     if type == "raw":
         return by_row(fit, e, "resid")
+    if type in ("pearson", "cholesky", "studentized"):
+        require_residual(fit, "are no standardized residuals")
     if type in ("pearson", "cholesky"):
         return by_row(fit, fit.residual_values("pearson", scaled=True), "resid")
     if type == "studentized":
@@ -43,6 +47,7 @@ def resid_conditional(fit: Fit, type: str = "raw") -> pd.Series:
     raise _unknown(type)
 
 
+@of_fit
 def rstudent(fit: Fit) -> pd.Series:
     """Studentized residuals as R's rstudent of the same kind of model; not one definition.
 
@@ -52,6 +57,7 @@ def rstudent(fit: Fit) -> pd.Series:
     / (n - p - 1) instead; 1 for the binomial and Poisson families. NaN where the leverage is 1, and where this
     sigma_(i)^2, of first order in a glm, is negative.
     """
+    require_residual(fit, "are no standardized residuals")
     ws = marginal(fit)
     P = np.where(ws.P > 0, ws.P, np.nan)
     d, r = (fit.residual_values(type) for type in ("deviance", "pearson"))
@@ -73,6 +79,7 @@ def _studentized(ws: Marginal) -> np.ndarray:
         return np.where(P > 0, ws.Py / (ws.fit.sigma * np.sqrt(P)), np.nan)
 
 
+@of_fit
 def resid_marginal(fit: Fit, type: str = "raw") -> pd.Series:
     """Marginal residuals r = y - X beta - offset, by row, V = sigma^2 (W^-1 + Z Sigma Z').
 
@@ -90,6 +97,8 @@ def resid_marginal(fit: Fit, type: str = "raw") -> pd.Series:
     r = fit.working.residual_marginal
     if type == "raw":
         return by_row(fit, r, "resid")
+    if type in ("pearson", "cholesky", "studentized"):
+        require_residual(fit, "are no standardized residuals")
     if type == "cholesky":
         return by_row(fit, cholesky_whitened(fit, r), "resid")
     if type not in ("pearson", "studentized"):
@@ -131,11 +140,9 @@ def row_fits(fit: Fit, group: Hashable | None = None) -> SeparateFits:
     fits = separate_fits(fit.design, codes, len(labels))
     full = int((fits.df == 0).sum())
     if full:
-        warnings.warn(
+        warn(
             f"{full} of {len(labels)} levels of {level} have no more rows than coefficients: their "
-            "least-squares residuals are 0 (standardized: NaN); include_ls=False leaves them out",
-            MixedModelWarning,
-            stacklevel=3,
+            "least-squares residuals are 0 (standardized: NaN); include_ls=False leaves them out"
         )
     return fits
 
@@ -155,6 +162,7 @@ def check_standardize(standardize: bool | str) -> None:
         raise UnsupportedError(f"standardize={standardize!r} is not one of False, True, 'semi'")
 
 
+@of_fit
 def ls_residuals(fit: Fit, group: str | None = None, *, standardize: bool | str = False) -> pd.DataFrame:
     """Residuals of separate least-squares fits of the fixed part in every level of a grouping factor.
 
@@ -183,6 +191,7 @@ def ls_name(standardize: bool | str) -> str:
     return ".std.ls.resid" if standardize else ".ls.resid"
 
 
+@of_fit
 def pull_resid(fit: Fit, type: str = "ls", standardize: bool = False) -> pd.Series:
     """One kind of row residual by name: ``"ls"`` (within groups), ``"eb"`` (conditional) or ``"marginal"``.
 

@@ -33,6 +33,9 @@ class SeparateFits:
     rank: np.ndarray  # (G,)
     size: np.ndarray  # (G,)
     gram_inv: np.ndarray  # (G, p, p) (X'WX)^-1 of the estimable columns, NaN where aliased
+    alias: (
+        np.ndarray
+    )  # (G, p, p) in the group, an aliased column j is the sum of alias[:, k, j] times column k
 
     @property
     def df(self) -> np.ndarray:
@@ -88,7 +91,8 @@ def separate_fits(design: Design, codes: np.ndarray, G: int) -> SeparateFits:
     R_inv = np.where(kept[:, :, None] & kept[:, None, :], R_inv, 0.0)
     coef = np.where(kept, np.einsum("gij,gj->gi", R_inv, qy), np.nan)
     gram_inv = np.where(kept[:, :, None] & kept[:, None, :], R_inv @ R_inv.transpose(0, 2, 1), np.nan)
+    alias = np.where(kept[:, :, None] & ~kept[:, None, :], R_inv @ R, 0.0)
     fitted = y - resid / w
     fitted = fitted if design.offset is None else fitted + design.offset
     hat = np.einsum("in,in->n", Q, Q)
-    return SeparateFits(codes, fitted, resid / w, resid, hat, coef, rss, rank, size, gram_inv)
+    return SeparateFits(codes, fitted, resid / w, resid, hat, coef, rss, rank, size, gram_inv, alias)

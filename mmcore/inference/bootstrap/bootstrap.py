@@ -11,12 +11,12 @@ import numpy as np
 import pandas as pd
 from scipy.stats import norm
 
-from ...diagnostics.deletion.progress import Progress, spread
 from ...errors import DataError, FitError, MixedModelWarning, UnsupportedError
 from ...glmm.fit import is_generalized
+from ...glmm.residual import require_residual
 from ...results.fit import Fit
+from ...results.progress import Progress, spread
 from ..intervals.level import tails
-from ..intervals.optimum import require_residual
 from ..intervals.parameters import parameters, require_fit, values
 from .replicate import BLOCK, Block, Plan, Replicates, run, statistic_of, without_cluster
 from .resample import cluster_codes
@@ -200,7 +200,7 @@ def _plan(fit: Fit, type: str, cluster: Any, statistic: Any) -> Plan:
     if cluster is not None and type != "cluster":
         raise DataError(f"cluster= is for type='cluster', not {type!r}")
     fit.require_rows("bootstrap")
-    require_residual(fit)
+    require_residual(fit, "is nothing to draw")
     if fit.residual is not None and fit.family is None and type != "parametric":
         raise UnsupportedError("a model with residual='varident(...)' has a parametric bootstrap only")
     labels = cluster if cluster is None or isinstance(cluster, str) else np.asarray(cluster)

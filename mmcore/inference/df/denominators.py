@@ -130,8 +130,10 @@ def coefficient_table(fit: Fit, ddf: Ddf = "satterthwaite", vcov: Any = None) ->
     method = denominator(fit, ddf)
     V = method.vcov if vcov is None else checked_vcov(fit, vcov)
     estimate, se = np.array(fit.beta), np.sqrt(np.diag(V))
-    columns = {"estimate": estimate, "std.error": se, "statistic": estimate / se}
+    with np.errstate(divide="ignore", invalid="ignore"):  # a model without residual has no standard error
+        ratio = estimate / se
+    columns = {"estimate": estimate, "std.error": se, "statistic": ratio}
     if ddf is not None:
         df = np.array([method.df(row) for row in np.eye(len(estimate))])
-        columns |= {"df": df, "p.value": two_sided(estimate / se, df)}
+        columns |= {"df": df, "p.value": two_sided(ratio, df)}
     return pd.DataFrame(columns, index=list(fit.design.x_names))

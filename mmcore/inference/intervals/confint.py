@@ -10,11 +10,11 @@ import pandas as pd
 from scipy.stats import norm, t
 
 from ...errors import UnsupportedError
+from ...glmm.residual import require_residual
 from ...lmm.lm import is_lm
 from ...results.fit import Fit
 from ..bootstrap.bootstrap import bootstrap
 from .level import tails
-from .optimum import require_residual
 from .parameters import chosen, parameters, require_fit
 from .profile import profile_limits
 
@@ -100,7 +100,7 @@ def confint(
 
 
 def _wald(fit: Fit, parm: str | Sequence[str] | None, level: float) -> pd.DataFrame:
-    require_residual(fit)
+    require_residual(fit, "is no interval")
     every = [p for p in parameters(fit) if fit.design.terms or p.kind == "beta"]
     wanted, se = chosen(every, parm), fit.se.to_numpy()
     probabilities = np.array(tails(level))

@@ -11,6 +11,7 @@ from ...covariance.blocks import BlockCovariance
 from ...errors import FitError, UnsupportedError
 from ...glmm.fit import GeneralizedFit, is_generalized
 from ...glmm.laplace import JointLaplace
+from ...glmm.residual import require_residual
 from ...kernels.criterion import Criterion
 from ...lmm.criterion import charted
 from ...lmm.lm import LinearFit, is_lm
@@ -23,9 +24,8 @@ from .held_glm import HeldGeneralized, HeldMixed
 from .parameters import Parameter, parameters, values
 from .settle import Minimum
 
-__all__ = ["Optimum", "optimum_of", "require_residual"]
+__all__ = ["Optimum", "optimum_of"]
 
-EXACT = 64 * np.finfo(float).eps  # relative residual that is rounding of the response
 COR_STEP, SD_STEP = 0.3, 0.15  # guesses of a standard error, of sd in units of itself
 LEAST_SD = 1e-3  # ... and at least in units of sigma
 FAR_GLM, FAR = 60.0, 1e9  # standard errors from the estimate at which a profile is called flat
@@ -61,7 +61,7 @@ def optimum_of(fit: Fit) -> Optimum:
     Raises FitError where nothing is left to estimate a residual from, UnsupportedError for models whose likelihood
     this file does not know.
     """
-    require_residual(fit)
+    require_residual(fit, "is no interval")
     if is_lm(fit):
         return _of_lm(fit)
     if is_generalized(fit):
@@ -72,42 +72,6 @@ def optimum_of(fit: Fit) -> Optimum:
             "deviations would have to be re-optimized as well; use method='boot' or 'wald'"
         )
     return _of_lmer(fit)
-
-
-def require_residual(fit: Fit) -> None:
-    """Raise FitError for a linear or generalized linear model that leaves no residual: it has no intervals."""
-    if is_generalized(fit):
-        if fit.is_mixed or fit.family.dispersion_known:
-            return
-        scale = _relative_pearson(fit)
-    elif is_lm(fit):
-        scale = fit.deviance / max(_total(fit), 1e-300)
-    else:
-        return
-    if fit.df_resid <= 0:
-        raise FitError(
-            f"the model has as many coefficients as rows ({fit.design.p}): no dispersion can be estimated, so there is "
-            "no interval. Drop terms"
-        )
-    if not scale > EXACT**2:
-        raise FitError(
-            "the model reproduces the response exactly: no dispersion can be estimated, so there is no interval. Look "
-            "for a response that was computed from the covariates"
-        )
-
-
-def _total(fit: LinearFit) -> float:
-    w = 1.0 if fit.design.weights is None else fit.design.weights
-    y = fit.design.y if fit.design.offset is None else fit.design.y - fit.design.offset
-    return float(np.sum(w * y * y))
-
-
-def _relative_pearson(fit: GeneralizedFit) -> float:
-    """Pearson's X^2 as a part of that of the response itself, the same in every unit of y."""
-    conditional, at = fit.solution.conditional, fit.solution.at
-    with np.errstate(all="ignore"):
-        whole = float(np.sum(conditional.w * fit.design.y**2 / fit.family.variance(at.mu)))
-    return fit.pearson_chi2 / max(whole, 1e-300)
 
 
 # --- linear models --------------------------------------------------------------------------------------------------

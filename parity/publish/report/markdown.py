@@ -17,8 +17,10 @@ def to_markdown(report: Report, limit: int = LIMIT) -> str:
     failed = failures(report.rows)
     broken = [row for row in report.rows if row.outcome == "infrastructure"]
     if failed:
+        parts += ["## Differences by cause\n", _causes(report)]
         parts += ["## Differences\n", _rows_table(failed)]
-        parts += [f"```text\n{_fenced(failure_text(report, row))}\n```\n" for row in failed[:DETAILED]]
+        first = [failures(cause.rows)[0] for cause in report.causes[:DETAILED]]
+        parts += [f"```text\n{_fenced(failure_text(report, row))}\n```\n" for row in first]
     if broken:
         parts += ["## Comparisons that could not be made\n", _rows_table(broken)]
     parts += ["## Cases\n", _cases_table(report), _environment(report)]
@@ -28,8 +30,9 @@ def to_markdown(report: Report, limit: int = LIMIT) -> str:
 def _head(report: Report) -> str:
     sign = {0: "agree", 1: "DIFFER", 3: "COULD NOT BE COMPARED"}[report.exit_code]
     references = ", ".join(f"{cell(name)} ({cell(version)})" for name, version in report.references)
+    cause = f": {cell(report.first_line)}" if report.causes else ""
     lines = [
-        f"# Parity: {sign}\n",
+        f"# Parity: {sign}{cause}\n",
         f"{report.headline}.\n",
         f"Engine {cell(report.engine)} {cell(report.engine_version)} against {references}; "
         f"lanes {', '.join(report.lanes)}.\n",
@@ -39,6 +42,16 @@ def _head(report: Report) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _causes(report: Report) -> str:
+    """A line for each cause, and the traceback of a call that failed."""
+    lines = []
+    for cause in report.causes:
+        lines.append(f"* **{len(cause.rows)}** {cell(cause.line)}")
+        if cause.trace:
+            lines += ["", "```text", _fenced(cause.trace.rstrip()), "```", ""]
+    return "\n".join(lines) + "\n"
 
 
 def _rows_table(rows: tuple[Row, ...] | list[Row]) -> str:

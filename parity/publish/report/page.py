@@ -16,7 +16,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from parity.compare.judge import WHOLE_MODEL, Row, failures
 from parity.compare.run import CaseReport, Report
 from parity.compare.words import brief, digits_text, where
-from parity.publish.report.text import failure_text
+from parity.publish.report.text import cause_text, failure_text
 from parity.schema.policy import Policy, default_policy
 from parity.schema.quantities import MEASURES, REGISTRY, Group, Quantity
 
@@ -72,6 +72,7 @@ def to_html(report: Report, policy: Policy | None = None) -> str:
         panels=panels(report),
         steps=STEPS,
         side=CELL,
+        causes=[(len(cause.rows), cause.line, cause_text(cause)) for cause in report.causes],
         failed=[(where(row), row.verdict, failure_text(report, row)) for row in failed[:DETAILED]],
         more_failed=max(0, len(failed) - DETAILED),
         broken=[(where(r), r.verdict, r.message) for r in report.rows if r.outcome == "infrastructure"],

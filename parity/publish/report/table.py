@@ -4,14 +4,21 @@ from collections import Counter
 from collections.abc import Sequence
 
 from rich.console import Console, Group, RenderableType
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 from rich.text import Text
 
 from parity.compare.judge import Row, failures
 from parity.compare.run import CaseReport, Report
 from parity.compare.words import brief, digits_text, where
-from parity.publish.report.text import failure_text
+from parity.publish.report.text import cause_text, failure_text
 
 COLOURS = {"pass": "green", "neutral": "dim", "fail": "bold red", "infrastructure": "yellow"}
 WORST = 10
@@ -21,17 +28,25 @@ def progress(console: Console) -> Progress:
     """A progress bar over cases; shows nothing where the output is not a terminal."""
     return Progress(
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
+        TextColumn("left"), TimeRemainingColumn(),
         console=console, transient=True, disable=not console.is_terminal,
     )  # fmt: skip
 
 
 def render(report: Report) -> RenderableType:
     """The whole report for a terminal."""
-    parts: list[RenderableType] = [_cases_table(report)]
+    style = COLOURS["fail" if report.causes else "pass"]
+    parts: list[RenderableType] = [Text(report.first_line + "\n", style=style), _cases_table(report)]
     failed = failures(report.rows)
     if failed:
-        parts.append(Text(f"\nWorst {min(WORST, len(failed))} of {len(failed)} differences", style="bold"))
-        parts += [Text(failure_text(report, row) + "\n") for row in failed[:WORST]]
+        parts.append(Text(f"\n{len(failed)} differences by cause", style="bold"))
+        parts += [Text(f"\n{i}. {cause_text(cause)}") for i, cause in enumerate(report.causes, 1)]
+        parts.append(
+            Text(f"\nThe first difference of each of {min(WORST, len(report.causes))} causes", style="bold")
+        )
+        parts += [
+            Text(failure_text(report, failures(cause.rows)[0]) + "\n") for cause in report.causes[:WORST]
+        ]
     broken = [row for row in report.rows if row.outcome == "infrastructure"]
     if broken:
         parts.append(_broken(broken))

@@ -4,11 +4,35 @@ reference."""
 import json
 from collections.abc import Iterable
 
+from parity.compare.causes import Cause
 from parity.compare.judge import WHOLE_MODEL, Row
 from parity.compare.run import CaseReport, Report
-from parity.compare.words import exact, where
+from parity.compare.words import brief, exact, where
 from parity.schema.case import Case
 from parity.schema.quantities import MEASURES, REGISTRY
+
+LISTED = 30  # rows of one cause that are listed, a line each
+
+
+def cause_text(cause: Cause) -> str:
+    """A cause and what it explains, a line for each row; one failing call is one block with its traceback."""
+    lines = [cause.line]
+    if cause.trace:
+        return "\n".join([*lines, *_indented(cause.trace.rstrip())])
+    lines += [f"  {row_line(row)}" for row in cause.rows[:LISTED]]
+    if len(cause.rows) > LISTED:
+        lines.append(f"  and {len(cause.rows) - LISTED} more")
+    return "\n".join(lines)
+
+
+def row_line(row: Row) -> str:
+    """A row in one line: where, both numbers, the error and its gate."""
+    if row.error is None or row.gate is None:
+        return f"{where(row)}: {row.verdict}" + (f", {row.message}" if row.message else "")
+    numbers = (
+        f"{row.got:.10g} for {row.want:.10g}" if row.got is not None and row.want is not None else row.verdict
+    )
+    return f"{where(row)}: {numbers}, error {brief(row.error)} > {brief(row.gate)}"
 
 
 def failure_text(report: Report, row: Row) -> str:
@@ -27,6 +51,8 @@ def failure_text(report: Report, row: Row) -> str:
         ]
     if row.deviance_gap is not None:
         lines.append(f"  deviance    {report.engine} - {row.reference} = {row.deviance_gap:.6g}")
+    if row.relation:
+        lines.append(f"  cause       {row.relation}")
     if row.message:
         lines.append(f"  message     {row.message}")
     code = _snippet_of(report, row)

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from ...errors import UnsupportedError
+from ..errors import UnsupportedError
 
 __all__ = ["Progress", "spread"]
 
