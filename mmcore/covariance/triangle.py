@@ -8,7 +8,17 @@ from functools import lru_cache
 import numpy as np
 from scipy.linalg.lapack import dgeqrf
 
-__all__ = ["cholesky_psd", "lower_factor", "triangle_entries", "triangle_names", "triangle_tensors"]
+__all__ = [
+    "TENSORS",
+    "cholesky_psd",
+    "lower_factor",
+    "triangle_entries",
+    "triangle_names",
+    "triangle_tensors",
+]
+
+
+TENSORS = 8  # effects up to which the Jacobian is one product with constants
 
 
 def cholesky_psd(Sigma: np.ndarray) -> np.ndarray:
@@ -49,11 +59,15 @@ def triangle_entries(L: np.ndarray) -> np.ndarray:
 
 @lru_cache(maxsize=32)
 def triangle_tensors(k: int) -> tuple[np.ndarray, ...]:
-    """Rows, columns, positions of the diagonal, (n_par, k, k, k^2) constants of the Jacobian, same-column
-    mask."""
+    """Rows, columns, positions of the diagonal, (n_par, k, k, k^2) constants of the Jacobian, same-column mask.
+
+    The constants grow with the sixth power of k: beyond ``TENSORS`` effects there are none.
+    """
     cols = [(i, j) for j in range(k) for i in range(j, k)]
     row, col = np.array([i for i, _ in cols]), np.array([j for _, j in cols])
     # dSigma_ab / dpar_t = base[t, a, b] vec(Lambda): constant, so the Jacobian is one product
+    if k > TENSORS:
+        return row, col, np.flatnonzero(row == col), np.zeros(0), 2.0 * (col[:, None] == col[None, :])
     base = np.zeros((len(cols), k, k, k, k))
     for t, (r, c) in enumerate(cols):
         for a in range(k):

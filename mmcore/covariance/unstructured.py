@@ -9,7 +9,7 @@ import numpy as np
 from scipy.linalg.lapack import dtrtri
 
 from .structure import SINGULAR, START, WIDE, Structure
-from .triangle import cholesky_psd, triangle_names, triangle_tensors
+from .triangle import TENSORS, cholesky_psd, triangle_names, triangle_tensors
 
 __all__ = ["CROSS", "LARGE", "NEARLY_SINGULAR", "PIVOT_RATIO", "Unstructured"]
 
@@ -43,9 +43,9 @@ class Unstructured(Structure):
         self.standard = chart is None and frame is None
         self.lower_root = chart is None or not np.triu(chart, 1).any()
         self._row, self._col, self._diag, base, self._same_column = triangle_tensors(k)
-        if chart is not None and k > 1:
+        if chart is not None and 1 < k <= TENSORS:
             base = np.matmul(chart, np.matmul(chart, base.reshape(self.n_par, k, k**3)).reshape(-1, k, k**2))
-        self._base = base.reshape(self.n_par * k * k, k * k)
+        self._base = base.reshape(self.n_par * k * k, k * k) if k <= TENSORS else base
         self._apart = None if together is None else ~together[self._row, self._col]
         if self._apart is not None:
             limit = np.where(self._apart, 0.0, np.inf)
@@ -94,7 +94,15 @@ class Unstructured(Structure):
         if self.k == 1:
             c = 1.0 if self.chart is None else float(self.chart[0, 0])
             return np.array([[[2.0 * c * c * par[0]]]])
+        if self.k > TENSORS:
+            return self._direct_jacobian(par)
         return (self._base @ self._factor(par).ravel()).reshape(self.n_par, self.k, self.k)
+
+    def _direct_jacobian(self, par: np.ndarray) -> np.ndarray:
+        """dSigma = P e_r (P L e_c)' and its transpose for the entry of L in row r and column c."""
+        P, half = np.eye(self.k) if self.chart is None else self.chart, self.root(par)
+        E = P.T[self._row][:, :, None] * half.T[self._col][:, None, :]
+        return E + E.transpose(0, 2, 1)
 
     def curvature(self, par: np.ndarray, G: np.ndarray) -> np.ndarray:
         if self.chart is not None:

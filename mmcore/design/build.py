@@ -14,7 +14,7 @@ from scipy import sparse
 from ..errors import DataError, DesignError, RankWarning
 from ..formula.algebra import Term
 from ..formula.parse import Bar, Formula, parse
-from ..formula.syntax import Expr, Name, deparse
+from ..formula.syntax import Expr, deparse
 from .align import aligned, shown
 from .columns import Column, Factor, align_levels, as_factor, as_numbers, from_series
 from .evaluate import Evaluator
@@ -59,7 +59,7 @@ class Design:
     source: ModelFrame  # the variables on all input rows
     rows: np.ndarray | None  # (n,) positions of the rows kept among the input rows, None for all
     na_action: str  # omit | exclude | fail
-    allow_saturated: bool  # whether a factor may have as many levels as rows (GLMM)
+    allow_saturated: bool  # whether a factor may have as many levels as rows (GLMM, known sigma)
 
     @property
     def n(self) -> int:
@@ -150,9 +150,7 @@ class Design:
                 return True
         return False
 
-    def new(
-        self, data: pd.DataFrame, *, terms: Sequence[int] | None = None, offset: object = None
-    ) -> "NewRows":
+    def new(self, data: object, *, terms: Sequence[int] | None = None, offset: object = None) -> "NewRows":
         """The rows of `data` coded as this design is: for prediction.
 
         terms: positions of the random terms that are wanted (None: all); columns that only the others use may
@@ -186,6 +184,7 @@ class NewRows:
         np.ndarray, ...
     ]  # per wanted term (m,): level position, -1 where the level is new or missing
     columns: tuple[np.ndarray, ...]  # per wanted term (m, k)
+    absent: tuple[np.ndarray, ...]  # per wanted term (m,): whether a variable of the group is missing
     new_levels: tuple[tuple[str, ...], ...]  # per wanted term: labels that the model does not know
     offset: np.ndarray | None  # (m,)
     index: pd.Index  # (m,)
@@ -211,8 +210,8 @@ def build(
     lme4.
     na_action: "omit" and "exclude" drop rows with a missing value in a variable that is used ("exclude" lets
     fitted values be padded later), "fail" refuses them.
-    allow_saturated: accept a grouping factor with as many levels as rows (only meaningful without a
-    residual).
+    allow_saturated: accept a grouping factor with as many levels as rows. Its variance is identified where there is no
+    residual variance to estimate: in a GLMM without dispersion, and where sigma is known (meta-analysis).
     response: makes y (n,) of the response column and its label; other families read factors and cbind().
 
     Raises FormulaError; DataError (no such column, infinite values, no rows left, wrong lengths); DesignError
@@ -361,31 +360,34 @@ def _new_rows(design: Design, data: pd.DataFrame, wanted: Sequence[int] | None, 
     X = _new_block(design.coding, design.formula.terms, evaluator)
     position = {name: j for j, name in enumerate(design.coding.names)}
     X = X[:, [position[name] for name in design.x_names]]
-    codes, columns, unknown = [], [], []
+    codes, columns, absent, unknown = [], [], [], []
     for i in range(len(design.terms)) if wanted is None else wanted:
         bar = design.bars[i]
-        columns.append(_new_block(design.random_codings[i], bar.terms, evaluator, bar.factors))
-        matched, new = _new_codes(bar, design.terms[i], evaluator)
+        columns.append(_new_block(design.random_codings[i], bar.terms, evaluator, bar.made_of))
+        matched, present, new = _new_codes(bar, design.terms[i], evaluator)
         codes.append(matched)
+        absent.append(~present)
         unknown.append(new)
     offsets = {deparse(call): evaluator.variable(call) for call in design.formula.offsets}
     total = total_offset(design.formula, offsets, argument(offset, data, "offset"))
-    return NewRows(X, tuple(codes), tuple(columns), tuple(unknown), total, data.index)
+    return NewRows(X, tuple(codes), tuple(columns), tuple(absent), tuple(unknown), total, data.index)
 
 
 def _new_block(
-    coding: Coding, terms: Sequence[Term], evaluator: Evaluator, groups: tuple[str, ...] = ()
+    coding: Coding, terms: Sequence[Term], evaluator: Evaluator, groups: tuple[Expr, ...] = ()
 ) -> np.ndarray:
     columns: dict[str, Column] = {}
     for label, variable in {deparse(v): v for term in terms for v in term}.items():
         column = evaluator.variable(variable)
-        as_group = isinstance(variable, Name) and variable.id in groups
-        columns[label] = as_factor(column, label) if as_group else column
+        columns[label] = as_factor(column, label) if variable in groups else column
     return coding.matrix(columns, evaluator.n)
 
 
-def _new_codes(bar: Bar, term: RandomTerm, evaluator: Evaluator) -> tuple[np.ndarray, tuple[str, ...]]:
-    factors = [as_factor(evaluator.column(name), name) for name in bar.factors]
+def _new_codes(
+    bar: Bar, term: RandomTerm, evaluator: Evaluator
+) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
+    """Level of each row (-1: new or missing), whether the group is there, and labels of the new levels."""
+    factors = [as_factor(evaluator.variable(factor), deparse(factor)) for factor in bar.made_of]
     present = np.logical_and.reduce([f.codes >= 0 for f in factors])
     found, levels = grouping_factor([Factor(f.codes[present], f.levels) for f in factors])
     position = {key: i for i, key in enumerate(term.grouping.keys())}
@@ -394,4 +396,4 @@ def _new_codes(bar: Bar, term: RandomTerm, evaluator: Evaluator) -> tuple[np.nda
     codes = np.full(evaluator.n, -1, dtype=np.intp)
     if len(lookup):
         codes[present] = lookup[found]
-    return codes, tuple(levels.labels[lookup < 0].tolist())
+    return codes, present, tuple(levels.labels[lookup < 0].tolist())

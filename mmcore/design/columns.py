@@ -25,6 +25,7 @@ class Factor:
     logical: bool = False  # a logical vector: levels are always FALSE, TRUE
     contrasts: str | pd.DataFrame | None = None  # set by C(): overrides the default coding
     values: np.ndarray | None = None  # (L,) object array: levels in the user's type; None where they are text
+    text: bool = False  # the column was text: its levels are in alphabetical order, which nobody chose
     too_large: bool = False  # integers beyond 2^53, some missing: as numbers they would not be exact
 
 
@@ -271,7 +272,7 @@ def drop_unused(factor: Factor) -> Factor:
     lookup = np.append(np.cumsum(counts > 0) - 1, -1)
     levels = tuple(level for level, count in zip(factor.levels, counts.tolist(), strict=True) if count)
     values = None if factor.values is None else factor.values[counts > 0]
-    return Factor(lookup[factor.codes], levels, factor.ordered, values=values, too_large=factor.too_large)
+    return replace(factor, codes=lookup[factor.codes], levels=levels, values=values, contrasts=None)
 
 
 def align_levels(factor: Factor, levels: tuple[str, ...]) -> Factor:
@@ -297,7 +298,7 @@ def _factorize(series: pd.Series) -> Factor:
     lookup = np.empty(len(order) + 1, dtype=np.intp)
     lookup[order] = np.arange(len(order))
     lookup[-1] = -1
-    return Factor(lookup[codes], tuple(labels[i] for i in order))
+    return Factor(lookup[codes], tuple(labels[i] for i in order), text=True)
 
 
 def level_labels(values: Iterable) -> tuple[str, ...]:

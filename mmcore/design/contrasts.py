@@ -34,7 +34,15 @@ def contrast_matrix(kind: object, levels: Sequence[str], label: str) -> tuple[np
 
 def _given(matrix: object, count: int, label: str) -> tuple[np.ndarray, tuple[str, ...]]:
     names = tuple(map(str, matrix.columns)) if isinstance(matrix, pd.DataFrame) else None
-    values = np.asarray(matrix, dtype=np.float64)
+    try:
+        values = np.asarray(matrix, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise DataError(
+            f"contrasts of {label} are a {type(matrix).__name__}: give one of {', '.join(KINDS)}, or a matrix of "
+            f"numbers with {count} rows"
+        ) from None
+    if not np.isfinite(values).all():
+        raise DataError(f"the contrast matrix of {label} has missing or infinite values")
     if values.ndim != 2 or len(values) != count or not 0 < values.shape[1] < count:
         raise DataError(
             f"the contrast matrix of {label} has shape {values.shape}; it needs {count} rows, one per level, "

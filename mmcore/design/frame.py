@@ -47,9 +47,7 @@ def read_frame(
     """All variables of `formula` (without '.') over `data`; see `build` for the arguments and errors."""
     evaluator = Evaluator(data)
     variables = {deparse(v): evaluator.variable(v) for v in formula.frame_variables}
-    for name in contrasts or ():
-        if name not in variables:
-            raise DataError(f"contrasts are given for {name!r}, which is not a variable of the formula")
+    _check_contrasts(contrasts, variables)
     prior = argument(weights, data, "weights")
     if prior is not None and (prior < 0).any():
         where = shown(data.index[int(np.argmax(prior < 0))])
@@ -62,6 +60,22 @@ def read_frame(
             raise DataError(f"{what} is infinite in row {where}: drop or correct the row")
     names = tuple(v.id if isinstance(v, Name) else deparse(v) for v in formula.frame_variables)
     return ModelFrame(variables, names, prior, total, extra, evaluator.memory, contrasts, data.index)
+
+
+def _check_contrasts(contrasts: object, variables: Mapping[str, Column]) -> None:
+    if contrasts is None:
+        return
+    if not isinstance(contrasts, Mapping):
+        raise DataError(
+            f"contrasts is a {type(contrasts).__name__}: give a mapping of factors to contrasts, such as {{'g': 'sum'}}"
+        )
+    for name in contrasts:
+        if name not in variables:
+            raise DataError(f"contrasts are given for {name!r}, which is not a variable of the formula")
+        if not isinstance(variables[name], Factor):
+            raise DataError(
+                f"contrasts are given for {name!r}, which is not a factor: write factor({name}) in the formula"
+            )
 
 
 def used_columns(formula: Formula, *arguments: object) -> set[str]:

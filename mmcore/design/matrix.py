@@ -5,6 +5,7 @@ by one indicator per level otherwise; without an intercept the first factor of t
 gets indicators. `Coding` remembers levels, contrasts and names, so that new data get the same columns.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -15,6 +16,11 @@ from ..formula.algebra import Term
 from ..formula.syntax import deparse
 from .columns import Column, Factor, Matrix, align_levels, as_numbers
 from .contrasts import contrast_matrix
+from .memory import at_most
+
+FEW = 200  # columns of a term of which no size is asked
+COPIES = 4  # of X that a fit holds at once
+NAME = 150.0  # bytes of the name of a column
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,13 +112,17 @@ def make_coding(
     intercept: bool,
     columns: Mapping[str, Column],
     contrasts: Mapping[str, object] | None = None,
+    group: str | None = None,
 ) -> Coding:
     """Coding of `terms` for the variables in `columns` (keyed by label, unused levels already dropped).
 
     `contrasts`: variable label -> kind or matrix, see `contrast_matrix`; the default is treatment, polynomial
-    for ordered factors. R equivalent: `model.matrix(terms, frame, contrasts.arg)`.
+    for ordered factors. `group`: the grouping factor if this is the left side of a random term. Raises DesignError for
+    a term whose columns would not fit in memory, before any are made. R equivalent:
+    `model.matrix(terms, frame, contrasts.arg)`.
     """
     labels = [tuple(deparse(v) for v in term) for term in terms]
+    _refuse_large(labels, columns, group)
     variables: dict[str, FactorCoding | NumberCoding] = {}
     for label in dict.fromkeys(label for term in labels for label in term):
         variables[label] = _variable_coding(label, columns[label], contrasts)
@@ -124,6 +134,42 @@ def make_coding(
         names += new
         assign += [position] * len(new)
     return Coding(intercept, variables, coded, tuple(names), tuple(assign))
+
+
+def _width(column: Column) -> int:
+    """Columns that a variable has at most."""
+    if isinstance(column, Factor):
+        return len(column.levels)
+    return column.values.shape[1] if isinstance(column, Matrix) else 1
+
+
+def _refuse_large(
+    labels: Sequence[tuple[str, ...]], columns: Mapping[str, Column], group: str | None
+) -> None:
+    for term in labels:
+        widths = [_width(columns[label]) for label in term]
+        count = math.prod(widths)
+        if count <= FEW:
+            continue
+        n = _rows(columns[term[0]])
+        sides = " x ".join(f"{width:,}" for width in widths)
+        name, shape = ":".join(term), f" ({sides})" if len(widths) > 1 else ""
+        size = 8.0 * COPIES * n * count + NAME * count + 8.0 * sum(w * w for w in widths if w > FEW)
+        if group is None:
+            what = f"the fixed term {name} has {count:,} columns{shape} for {n:,} rows"
+            instead = f"Write (1 | {name}) for a variance of its levels, or group them more coarsely"
+        else:
+            what = f"({name} | {group}) has {count:,} effects{shape} in each level of {group}"
+            instead = (
+                f"Write (1 | {group}) + (1 | {group}:{name}), which has one variance for the levels of {name}"
+            )
+        at_most(size, what, instead)
+
+
+def _rows(column: Column) -> int:
+    if isinstance(column, Factor):
+        return len(column.codes)
+    return len(column.values if isinstance(column, Matrix) else column)
 
 
 def _variable_coding(

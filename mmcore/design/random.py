@@ -8,10 +8,13 @@ import pandas as pd
 from scipy import sparse
 
 from ..formula.parse import Bar
-from ..formula.syntax import Name, deparse
+from ..formula.syntax import Expr, deparse
 from .columns import Column, as_factor, drop_unused
 from .grouping import Levels, grouping_factor
 from .matrix import Coding, make_coding
+from .memory import at_most
+
+FEW_EFFECTS = 20  # of a term of which no size is asked
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,18 +102,18 @@ def make_terms(
     variables: label -> column, unused levels dropped. known: (intercept, terms) -> coding and matrix of left
     sides that exist already. Factors of a left side always get default contrasts, as in lme4.
     """
-    groups: dict[tuple[str, ...], tuple[np.ndarray, Levels]] = {}
+    groups: dict[tuple[Expr, ...], tuple[np.ndarray, Levels]] = {}
     sides = dict(known)
     made = []
     for bar in bars:
-        if bar.factors not in groups:
-            groups[bar.factors] = _group(bar.factors, variables)
+        if bar.made_of not in groups:
+            groups[bar.made_of] = _group(bar.made_of, variables)
         key = (bar.intercept, bar.terms)
         side = sides.get(key)
-        if side is None or not side[0].variables.keys().isdisjoint(bar.factors):
+        if side is None or not side[0].variables.keys().isdisjoint(map(deparse, bar.made_of)):
             side = _left_side(bar, variables, n)
             sides.setdefault(key, side)
-        made.append(CodedTerm(_random_term(bar, groups[bar.factors], side), side[0], bar))
+        made.append(CodedTerm(_random_term(bar, groups[bar.made_of], side), side[0], bar))
     return tuple(made)
 
 
@@ -122,19 +125,35 @@ def lme4_order(terms: tuple[CodedTerm, ...]) -> tuple[CodedTerm, ...]:
     return tuple(sorted(terms, key=lambda item: item.term.n_levels)[::-1])
 
 
-def _group(factors: tuple[str, ...], variables: Mapping[str, Column]) -> tuple[np.ndarray, Levels]:
-    return grouping_factor([as_factor(variables[deparse(Name(name))], name) for name in factors])
+def _group(factors: tuple[Expr, ...], variables: Mapping[str, Column]) -> tuple[np.ndarray, Levels]:
+    return grouping_factor([as_factor(variables[deparse(factor)], deparse(factor)) for factor in factors])
 
 
 def _left_side(bar: Bar, variables: Mapping[str, Column], n: int) -> tuple[Coding, np.ndarray]:
     used = {deparse(v): variables[deparse(v)] for term in bar.terms for v in term}
-    for name in bar.factors:
+    for factor in bar.made_of:
         # A variable that is also the group counts as a factor on the left side, as in lme4.
-        label = deparse(Name(name))
+        label = deparse(factor)
         if label in used:
-            used[label] = drop_unused(as_factor(used[label], name))
-    coding = make_coding(bar.terms, bar.intercept, used)
+            used[label] = drop_unused(as_factor(used[label], label))
+    coding = make_coding(bar.terms, bar.intercept, used, group=bar.group)
+    _refuse_large(bar, len(coding.names), n)
     return coding, coding.matrix(used, n)
+
+
+def _refuse_large(bar: Bar, k: int, n: int) -> None:
+    """Raise if the covariance of k effects has too many parameters: derivatives hold (k, k) for each of them."""
+    if k <= FEW_EFFECTS:
+        return
+    parameters = k * (k + 1) // 2 if bar.structure == "us" else k + 1
+    size = 8.0 * (3.0 * parameters * k**2 + 4.0 * parameters**2 + 4.0 * n * k)
+    inner = ":".join([bar.group, *map(deparse, bar.terms[-1])])
+    at_most(
+        size,
+        f"({bar.left} | {bar.group}) has {k:,} effects in each level of {bar.group} and {parameters:,} covariance "
+        "parameters",
+        f"Write (1 | {bar.group}) + (1 | {inner}), which has two",
+    )
 
 
 def _random_term(bar: Bar, group: tuple[np.ndarray, Levels], side: tuple[Coding, np.ndarray]) -> RandomTerm:

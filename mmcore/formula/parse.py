@@ -19,14 +19,14 @@ from .syntax import (
     Name,
     deparse,
     parse_sides,
-    quote_name,
     strip_parentheses,
 )
 
-Group = tuple[str, tuple[str, ...]]  # lme4's name of a grouping factor, the columns it is made of
+Group = tuple[str, tuple[Expr, ...]]  # lme4's name of a grouping factor, the variables it is made of
 
 _BARS = ("|", "||")
 _DEFAULT_HOMOGENEOUS = {"us": None, "diag": False, "cs": False, "ar1": True}
+_AS_GROUPS = ("factor", "as.factor", "ordered")  # calls that a grouping factor may be
 _ONE = Constant(1.0)
 _LONG_SUM = 100
 
@@ -38,14 +38,19 @@ class Bar:
     terms: tuple[Term, ...]  # left side in R's order, intercept not included
     intercept: bool  # whether the left side has one
     group: str  # lme4's name of the grouping factor: "Subject", "cask:batch", "c:(b:a)"
-    factors: tuple[str, ...]  # data columns that make up the group, in the order of its labels
+    made_of: tuple[Expr, ...]  # what makes up the group, in the order of its labels: names or factor(name)
     structure: str  # us | diag | cs | ar1
     homogeneous: bool | None  # one variance for all effects? None where the structure has no such choice
     left: str  # text of the left side as R writes it
 
+    @property
+    def factors(self) -> tuple[str, ...]:
+        """Names of the variables that make up the group."""
+        return tuple(v.id if isinstance(v, Name) else deparse(v) for v in self.made_of)
+
     def to_r(self) -> str:
         """R source of the term; only `us` terms are understood by lme4 before 2.0."""
-        group = quote_name(self.group) if len(self.factors) == 1 else self.group
+        group = deparse(self.made_of[0]) if len(self.made_of) == 1 else self.group
         inside = f"{self.left} | {group}"
         if self.structure == "us":
             return f"({inside})"
@@ -97,7 +102,6 @@ class Formula:
         return _assemble(self.text, self.response, _replace_dot(self.right, Call("(", (_sum(rest),))))
 
 
-@lru_cache(maxsize=256)
 def parse(text: str) -> Formula:
     """Parse lme4's formula language: `y ~ x * f + offset(z) + (x | g) + (1 | a/b)`.
 
@@ -110,11 +114,28 @@ def parse(text: str) -> Formula:
     `:` and `/`.
     R equivalent: `terms(nobars(f))`, `findbars(f)`.
     """
+    if not isinstance(text, str):
+        raise FormulaError(
+            f"a formula is text such as 'y ~ x + (1 | g)', not {type(text).__name__}; it comes first, the data second"
+        )
+    return _parsed(text)
+
+
+@lru_cache(maxsize=256)
+def _parsed(text: str) -> Formula:
     try:
         left, right = parse_sides(text)
         return _assemble(text, left, _shallow(right))
     except RecursionError:
         raise FormulaError("the formula is nested too deeply") from None
+
+
+def bars_of(expr: Expr) -> tuple[Bar, ...]:
+    """The random-effects terms that one summand of a formula stands for; none for a fixed term."""
+    inner = strip_parentheses(expr)
+    if not isinstance(inner, Call) or inner.function not in (*_BARS, *STRUCTURES):
+        return ()
+    return tuple(_expand_bar(inner, deparse(expr)))
 
 
 def term_label(term: Term) -> str:
@@ -305,7 +326,9 @@ def _groups(expr: Expr, text: str) -> list[Group]:
     """(lme4's name, columns) of each factor of a grouping expression, the most nested first."""
     expr = strip_parentheses(expr)
     if isinstance(expr, Name) and expr.id != ".":
-        return [(expr.id, (expr.id,))]
+        return [(expr.id, (expr,))]
+    if isinstance(expr, Call) and expr.function in _AS_GROUPS:
+        return [(deparse(expr), (expr,))]
     if isinstance(expr, Call) and expr.function in (":", "/"):
         left, right = _groups(expr.args[0], text), _groups(expr.args[1], text)
         if expr.function == "/" and len(right) == 1:
@@ -313,7 +336,7 @@ def _groups(expr: Expr, text: str) -> list[Group]:
         if expr.function == ":" and len(left) == len(right) == 1:
             return [_interaction(left[0], right[0])]
     raise FormulaError(
-        f"the grouping factor {deparse(expr)!r} must be made of column names joined by ':' or '/'; "
+        f"the grouping factor {deparse(expr)!r} must be made of column names or factor(name) joined by ':' or '/'; "
         "put each random-effects term in parentheses, and compute other factors as a column first",
         text,
         expr.position,
@@ -322,8 +345,8 @@ def _groups(expr: Expr, text: str) -> list[Group]:
 
 def _interaction(first: Group, second: Group) -> Group:
     # R prints c:(b:a) for a/b/c: the inner interaction is one argument of the outer ':'.
-    inner = f"({second[0]})" if len(second[1]) > 1 else quote_name(second[0])
-    outer = first[0] if len(first[1]) > 1 else quote_name(first[0])
+    inner = f"({second[0]})" if len(second[1]) > 1 else deparse(second[1][0])
+    outer = first[0] if len(first[1]) > 1 else deparse(first[1][0])
     return f"{outer}:{inner}", first[1] + second[1]
 
 

@@ -33,6 +33,7 @@ def reader(family: Family) -> Callable[[Column, str], np.ndarray]:
 
     def read(column: Column, label: str) -> np.ndarray:
         if isinstance(column, Factor):
+            _refuse_labels(column, label)
             return (column.codes != 0).astype(float)
         if isinstance(column, Matrix):
             counts = _counts(column, label)
@@ -41,6 +42,16 @@ def reader(family: Family) -> Callable[[Column, str], np.ndarray]:
         return as_numbers(column, label)
 
     return read
+
+
+def _refuse_labels(column: Factor, label: str) -> None:
+    """Text is a success or a failure only if there are two labels; a Categorical says what its first level is."""
+    if column.text and len(column.levels) != 2:
+        shown = ", ".join(map(repr, column.levels[:3])) + (", ..." if len(column.levels) > 3 else "")
+        raise DataError(
+            f"{label} is text with {len(column.levels)} labels ({shown}); a binomial response has two. Give 0 and 1, "
+            "or a Categorical whose first category is the failure"
+        )
 
 
 def _counts(column: Matrix, label: str) -> np.ndarray:

@@ -143,7 +143,10 @@ def fit_data(
     control: Control | None = None,
 ) -> LinearMixedFit:
     """From a formula and data to the fit, with the arguments of :func:`mmcore.lmer`; warns of nothing."""
-    design = build(formula, data, weights=weights, offset=offset, contrasts=contrasts, na_action=na_action)
+    design = build(
+        formula, data, weights=weights, offset=offset, contrasts=contrasts, na_action=na_action,
+        allow_saturated=sigma is not None,
+    )  # fmt: skip
     if not design.terms:
         raise UnsupportedError(
             f"{formula!r} has no random-effects term such as (1 | g); use mm.lm for a linear model"

@@ -94,5 +94,8 @@ def fit_at(
     ``theta`` in lme4's order (``fit.theta``). Equals mkMerMod after evaluating lme4's deviance function at
     theta.
     """
-    design = build(formula, data, weights=weights, offset=offset, contrasts=contrasts, na_action=na_action)
+    design = build(
+        formula, data, weights=weights, offset=offset, contrasts=contrasts, na_action=na_action,
+        allow_saturated=sigma is not None,
+    )  # fmt: skip
     return fit_design_at(design, theta, reml=reml, sigma=sigma)

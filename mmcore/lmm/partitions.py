@@ -27,7 +27,8 @@ from ..design.grouping import grouping_factor
 from ..design.random import RandomTerm
 from ..design.table import as_frame, is_table
 from ..errors import DataError, DesignError, UnsupportedError
-from ..formula.parse import Formula, parse
+from ..formula.parse import Bar, Formula, parse
+from ..formula.syntax import Name, deparse
 from ..kernels.products import CrossProducts, cross_products
 
 __all__ = ["Cells", "chunked_products", "is_chunked", "read_chunks"]
@@ -167,7 +168,7 @@ def _reduce(plan: _Plan, source: Any, frames: Frames, dask: bool) -> Cells:
 
 
 def _plan(formula: Formula, frames: Frames, weights: str | None, offset: str | None, contrasts: Any) -> _Plan:
-    grouping = {name for bar in formula.bars for name in bar.factors}
+    grouping = {name for bar in formula.bars for name in _names(bar)}
     seen: dict[str, dict[str, Any]] = {}  # column -> level as text -> as the user has it
     ordered: dict[str, bool] = {}
     sorted_levels: set[str] = set()
@@ -211,6 +212,16 @@ def _plan(formula: Formula, frames: Frames, weights: str | None, offset: str | N
     )
 
 
+def _names(bar: Bar) -> tuple[str, ...]:
+    """Columns that make up the group of a term."""
+    for factor in bar.made_of:
+        if not isinstance(factor, Name):
+            raise UnsupportedError(
+                f"{deparse(factor)} as a group of partitioned data: make it a column of its own"
+            )
+    return tuple(factor.id for factor in bar.made_of if isinstance(factor, Name))
+
+
 def _objects(items: list[Any]) -> np.ndarray:
     out = np.empty(len(items), dtype=object)
     out[:] = items
@@ -243,7 +254,7 @@ def _with_template(
             f"X must have full rank over partitions, but {', '.join(gone)} is a combination of others"
         )
     products = cross_products(replace(template, terms=(), weights=None))
-    groups = tuple(dict.fromkeys(bar.factors for bar in template.bars))
+    groups = tuple(dict.fromkeys(_names(bar) for bar in template.bars))
     return _Plan(
         formula,
         template,
@@ -377,7 +388,7 @@ def _term(
     term: RandomTerm,
     columns: np.ndarray,
 ) -> RandomTerm:
-    factors = plan.template.bars[t].factors
+    factors = _names(plan.template.bars[t])
     codes, levels = grouping_factor(
         [Factor(digits[name], plan.levels[name], values=plan.values[name]) for name in factors]
     )

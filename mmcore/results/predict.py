@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ..design.table import as_frame
+from ..design.align import shown
+from ..design.build import NewRows
 from ..errors import DataError, FormulaError, UnsupportedError
 from ..formula.parse import parse
 from .fit import Fit
@@ -54,8 +55,8 @@ def predict(
     re_form: None for all random effects; ``"~0"``, ``"NA"`` or False for none; a one-sided formula such as
         ``"~ (1 | g)"`` for those it names.
     type: ``link`` (the linear predictor) or ``response`` (its mean; the same for linear models).
-    allow_new_levels: levels the model does not know get b = 0 (their variance enters ``se_fit``) instead of a
-        DataError that names them.
+    allow_new_levels: levels the model does not know, and missing ones, get b = 0 (their variance enters ``se_fit``)
+        instead of a DataError that names them.
     se_fit: also standard errors of the conditional mean, theta taken as known; on the scale of ``type``.
     offset: replaces the offset argument of the fit for newdata.
 
@@ -67,8 +68,8 @@ def predict(
     if newdata is None:
         fit.require_rows("predict without newdata")
     wanted = _wanted_terms(fit, re_form)
-    rows = _training_rows(fit, wanted) if newdata is None else _new_rows(fit, newdata, wanted, offset)
-    _refuse_new_levels(fit, rows, newdata, allow_new_levels)
+    new = newdata is not None
+    rows = _new_rows(fit, newdata, wanted, offset, allow_new_levels) if new else _training_rows(fit, wanted)
     eta = rows.X @ fit.beta
     for t, codes, columns in zip(rows.terms, rows.codes, rows.columns, strict=True):
         eta += np.where(codes >= 0, np.einsum("ij,ij->i", columns, fit.b[t][codes]), 0.0)
@@ -134,29 +135,30 @@ def _training_rows(fit: Fit, wanted: Sequence[tuple[int, np.ndarray]]) -> _Rows:
     )  # fmt: skip
 
 
-def _new_rows(fit: Fit, newdata: Any, wanted: Sequence[tuple[int, np.ndarray]], offset: Any) -> _Rows:
-    data = as_frame(newdata)
+def _new_rows(
+    fit: Fit, newdata: Any, wanted: Sequence[tuple[int, np.ndarray]], offset: Any, allow_new_levels: bool
+) -> _Rows:
     terms = tuple(t for t, _ in wanted)
-    found = fit.design.new(data, terms=terms, offset=offset)
+    found = fit.design.new(newdata, terms=terms, offset=offset)
     missing = np.isnan(found.X).any(axis=1)
-    for t in terms:
-        names = list(fit.design.bars[t].factors)
-        missing |= data[names].isna().any(axis=1).to_numpy()
+    if not allow_new_levels:
+        _refuse_new_levels(fit, terms, found, missing)
     columns = tuple(c * keep for c, (_, keep) in zip(found.columns, wanted, strict=True))
     return _Rows(found.X, terms, found.codes, columns, found.offset, found.index, missing)
 
 
-def _refuse_new_levels(fit: Fit, rows: _Rows, newdata: Any, allow: bool) -> None:
-    for t, codes in zip(rows.terms, rows.codes, strict=True):
-        unknown = (codes < 0) & ~rows.missing
-        if unknown.any() and not allow:
-            term = fit.design.bars[t]
-            labels = newdata.loc[unknown, list(term.factors)].astype(str).agg(":".join, axis=1).unique()
-            shown = ", ".join(labels[:5]) + (", ..." if len(labels) > 5 else "")
-            raise DataError(
-                f"{term.group} has levels that the model does not know: {shown}. Pass allow_new_levels=True to "
-                "predict them with a random effect of zero"
-            )
+def _refuse_new_levels(fit: Fit, terms: Sequence[int], found: NewRows, missing: np.ndarray) -> None:
+    """Raise for rows whose level the model does not know, or is missing."""
+    way = "Pass allow_new_levels=True to predict with a random effect of zero"
+    for t, unknown, absent in zip(terms, found.new_levels, found.absent, strict=True):
+        group = fit.design.bars[t].group
+        if unknown:
+            listed = ", ".join(unknown[:5]) + (", ..." if len(unknown) > 5 else "")
+            raise DataError(f"{group} has levels that the model does not know: {listed}. {way}")
+        rows = found.index[absent & ~missing]
+        if len(rows):
+            listed = ", ".join(map(shown, rows[:5])) + (", ..." if len(rows) > 5 else "")
+            raise DataError(f"{group} is missing in {len(rows)} row(s) of newdata: {listed}. {way}")
 
 
 def _variance(fit: Fit, rows: _Rows) -> np.ndarray:

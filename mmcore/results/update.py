@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 from ..errors import DataError
+from ..formula.update import updated
 from .fit import Fit
 
 __all__ = ["changed_arguments"]
 
 SHARED = frozenset({"weights", "offset", "contrasts", "na_action"})  # arguments that every model has
-_DOT = re.compile(r"(?<![\w.`])\.(?![\w.`])")
 
 
 def changed_arguments(
@@ -39,16 +38,5 @@ def changed_arguments(
         data = design.frame()
         offset = data["(offset)"].to_numpy() if "(offset)" in data else None
         arguments |= {"weights": design.weights, "offset": offset}
-    text = fit.formula if formula is None else _dotted(fit.formula, formula)
+    text = fit.formula if formula is None else updated(fit.formula, formula)
     return text, data, arguments | changes
-
-
-def _dotted(present: str, wanted: str) -> str:
-    """``wanted`` with ``.`` replaced by what stands on that side of ``present``."""
-    sides = [side.strip() for side in present.split("~", 1)]
-    left, tilde, right = wanted.rpartition("~")
-    if not tilde:
-        raise DataError(f"update needs a formula with '~', such as '. ~ . + x', not {wanted!r}")
-    left = _DOT.sub(lambda _: sides[0], left.strip() or ".")
-    # without parentheses: a minus or plus that follows applies to each term alike
-    return f"{left} ~ {_DOT.sub(lambda _: sides[1], right)}"

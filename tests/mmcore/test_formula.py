@@ -221,7 +221,7 @@ def test_code_is_refused(text):
         ("y ~ x * (1 | g)", 11, "can only be added"),
         ("y ~ x - (1 | g)", 11, "can only be added"),
         ("y ~ x2 | ff + x1", 12, "parentheses"),
-        ("y ~ (1 | factor(g))", 9, "grouping factor"),
+        ("y ~ (1 | log(g))", 9, "grouping factor"),
         ("y ~ (0 | g)", 7, "no effects"),
         ("y ~ (offset(x) | g)", 15, "offset"),
         ("y ~ cs(x)", 4, "takes one term"),

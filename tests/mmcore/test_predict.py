@@ -104,10 +104,27 @@ def test_new_levels_are_named(sleep):
 
 
 def test_missing_predictors_give_nan_and_nothing_else(sleep):
-    rows = pd.DataFrame({"Days": [1.0, np.nan, 2.0], "Subject": ["308", "309", None]})
+    rows = pd.DataFrame({"Days": [1.0, np.nan, np.nan], "Subject": ["308", "309", None]})
     got = sleep.predict(rows)
     assert_allclose(got, [sleep.predict(rows.iloc[:1]).iloc[0], np.nan, np.nan])
     assert np.isnan(sleep.predict(rows, se_fit=True)["se_fit"].to_numpy()[1:]).all()
+
+
+def test_a_missing_group_has_the_population_value_if_asked_for(sleep):
+    rows = pd.DataFrame({"Days": [1.0, 2.0], "Subject": ["308", None]}, index=["first", "second"])
+    with pytest.raises(mm.DataError, match=r"Subject is missing in 1 row.*'second'"):
+        sleep.predict(rows)
+    got = sleep.predict(rows, allow_new_levels=True)
+    assert_allclose(got["second"], sleep.predict(rows, re_form="~0")["second"])
+    assert_allclose(got["first"], sleep.predict(rows.iloc[:1])["first"])
+
+
+def test_one_part_of_a_nested_group_may_be_missing():
+    data = mm.load_dataset("Pastes")
+    fit = mm.lmer("strength ~ 1 + (1 | batch / cask)", data)
+    rows = pd.DataFrame({"batch": ["A"], "cask": [None]})
+    got = fit.predict(rows, allow_new_levels=True)
+    assert_allclose(got, fit.fixef.iloc[0] + fit.ranef["batch"].loc["A"].iloc[0])
 
 
 def test_unknown_terms_and_columns_are_named(sleep):
