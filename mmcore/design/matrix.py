@@ -122,6 +122,10 @@ def make_coding(
     `model.matrix(terms, frame, contrasts.arg)`.
     """
     labels = [tuple(deparse(v) for v in term) for term in terms]
+    for label in dict.fromkeys(label for term in labels for label in term):
+        column = columns[label]
+        if isinstance(column, Factor) and column.too_large:
+            as_numbers(column, label)  # raises: a covariate that is kept as a factor only to keep its digits
     _refuse_large(labels, columns, group)
     variables: dict[str, FactorCoding | NumberCoding] = {}
     for label in dict.fromkeys(label for term in labels for label in term):

@@ -61,7 +61,7 @@ def is_chunked(data: Any) -> bool:
     """Whether data come in partitions: a Parquet path, a Dask DataFrame, a callable or an iterable of frames."""
     if hasattr(data, "to_delayed"):
         return True
-    if isinstance(data, Mapping) or is_table(data):
+    if isinstance(data, Mapping | pd.Series) or is_table(data):
         return False
     return isinstance(data, str | Path) or callable(data) or isinstance(data, Iterable)
 
