@@ -35,8 +35,8 @@ def check_engine(
     -------
     Report
         `report.exit_code` is 0 if everything that was compared agrees; `report.causes` groups what differs;
-        `report.rows` has every comparison; `parity.publish.report.write(report, directory)` makes
-        the files. Where a recorded reference is known to be wrong, with evidence, a difference is `reference_wrong`.
+        `report.rows` has every comparison; `parity.publish.report.write(report, directory)` makes the files.
+        Where a recorded reference is known to be wrong, with evidence, a difference is `reference_wrong`.
 
     Raises
     ------

@@ -61,3 +61,17 @@ def certified_dir() -> Path:
 def cases_dir() -> Path:
     """The cases (JSON); always inside the package."""
     return PACKAGE / "cases"
+
+
+def template_file() -> Path:
+    """The engine to start from: in docs/ of a checkout, in the package of a wheel.
+
+    Raises
+    ------
+    FileNotFoundError
+        if neither place holds it: the installation is incomplete.
+    """
+    for folder in (PACKAGE.parent / "docs", PACKAGE / "_reference"):
+        if (folder / "engine_template.py").is_file():
+            return folder / "engine_template.py"
+    raise FileNotFoundError("engine_template.py is missing; install mmparity again")

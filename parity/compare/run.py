@@ -8,11 +8,12 @@ import platform
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
 from functools import partial
 from importlib import metadata
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,8 @@ from parity.schema.results import Results
 from parity.schema.verdicts import Verdict
 
 EXIT_AGREE, EXIT_DIFFERENCE, EXIT_USAGE, EXIT_INFRASTRUCTURE = 0, 1, 2, 3
+
+INTERRUPTED = "interrupted from the keyboard; this report covers the cases done until then"
 
 REPORT_SCHEMA = 2  # 2: causes, first_line; cause, relation and trace of a row
 
@@ -51,6 +54,7 @@ class CaseReport:
     rows: tuple[Row, ...]
     timing: Timing
     theta: tuple[float, ...] = ()  # where lane at_theta is evaluated: optimum of the first reference
+    printed: str = ""  # what the engine printed meanwhile, if it is isolated
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +71,7 @@ class Report:
     notes: tuple[str, ...] = ()  # said aloud: fallbacks, warnings of the run itself
     environment: dict[str, str] = field(default_factory=dict)
     seconds: float = 0.0
+    left_out: tuple[str, ...] = ()  # names of cases that were not begun within the time that was given
 
     @property
     def counts(self) -> dict[Verdict, int]:
@@ -95,13 +100,22 @@ class Report:
         """What a reader needs first: the main cause of the differences, or that there is none."""
         found = self.causes
         if not found:
-            return self.headline
+            return "; ".join([self.headline, *self._remarks()])
         more = (
             f" (and {len(found) - 1} more causes)"
             if len(found) > 2
             else " (and one more cause)" * (len(found) - 1)
         )
         return found[0].line + more
+
+    def _remarks(self) -> Iterator[str]:
+        """What is worth a word though no number is wrong."""
+        printed = [item for item in self.cases if item.printed]
+        if printed:
+            first = printed[0].printed.strip().splitlines()[0][:60]
+            yield f"the engine printed in {len(printed)} cases, which was kept out of the report (first: {first!r})"
+        if self.left_out:
+            yield f"{len(self.left_out)} larger cases were left out for time"
 
     @property
     def headline(self) -> str:
@@ -136,6 +150,7 @@ def run(
     notes: Sequence[str] = (),
     observer: Observer = lambda _: None,
     explainer: Engine | None = None,
+    budget: float | None = None,
 ) -> Report:
     """Compare an engine with one or several references on some cases.
 
@@ -146,6 +161,7 @@ def run(
     observer : called with each case as it is done, in the order of completion, from this thread.
     explainer : an engine that is trusted to fit other models, so that "the weights are left out" can be told from
         other differences; None: not tried. It never changes a verdict.
+    budget : seconds after which no further case is begun; None: no limit. What is left out is told, and no failure.
 
     Never raises for what a case does. `KeyboardInterrupt` ends the loop and gives the report so far.
     """
@@ -157,20 +173,31 @@ def run(
     done: dict[str, CaseReport] = {}
     try:
         with one_blas_thread():
-            for report in _each(one, cases, jobs):
+            for report in _each(one, _within(cases, budget), jobs):
                 done[report.case.name] = report
                 observer(report)
     except KeyboardInterrupt:
-        notes = (*notes, "interrupted from the keyboard; this report covers the cases done until then")
+        notes = (*notes, INTERRUPTED)
+    interrupted = len(notes) and notes[-1] == INTERRUPTED
+    missed = tuple(case.name for case in cases if case.name not in done)
     reports = tuple(done[case.name] for case in cases if case.name in done)
     rows = apply_known([row for report in reports for row in report.rows], known, engine.name)
     return Report(
         engine=engine.name, engine_version=engine.version,
         references=tuple((reference.name, reference.version) for reference in references),
         lanes=tuple(lanes), rows=rows, cases=_with_rows(reports, rows),
-        not_run=tuple(case.name for case in cases if case.name not in done),
+        not_run=missed if interrupted else (), left_out=() if interrupted else missed,
         notes=tuple(notes), environment=environment(), seconds=time.perf_counter() - start,
     )  # fmt: skip
+
+
+def _within(cases: Sequence[Case], budget: float | None) -> Iterator[Case]:
+    """The cases, as long as there is time to begin another one."""
+    start = time.monotonic()
+    for case in cases:
+        if budget is not None and time.monotonic() - start > budget:
+            return
+        yield case
 
 
 def run_case(
@@ -198,7 +225,7 @@ def run_case(
     where = point(case, first)
     theta = () if where is None else tuple(where.tolist())
     timing = Timing(case.name, bench.seconds, None if first is None else first.seconds)
-    return CaseReport(case, tuple(rows), timing, theta)
+    return CaseReport(case, tuple(rows), timing, theta, bench.printed)
 
 
 def _at_the_same_point(explainer: Engine, pair: Pair) -> Callable[[Case], Results]:
@@ -257,6 +284,12 @@ class _Bench:
         asked = self._own or self._at_theta
         return None if asked is None else asked.seconds
 
+    @property
+    def printed(self) -> str:
+        """What the engine printed, where it said so."""
+        answers = (self._at_theta, self._own)
+        return "".join(str(answer.provenance.get("printed", "")) for answer in answers if answer is not None)
+
     def pair(self, lane: Lane, reference: Engine, theirs: Results) -> Pair:
         """Both answers in a lane. The engine is not asked where the reference has nothing to compare
         with."""
@@ -289,6 +322,8 @@ class _Bench:
         return self._pair("at_theta", ours, theirs)
 
     def _own_optimum(self) -> Results:
+        if self._own is None and self._at_theta is not None and self._at_theta.status == "timeout":
+            self._own = self._at_theta  # a case that hangs costs its limit once
         if self._own is None:
             self._own = ask(self.engine, self.case, self.asked)
         return self._own
@@ -330,18 +365,20 @@ def ask(
     return results if results.seconds is not None else replace(results, seconds=time.perf_counter() - start)
 
 
-def _each(one: Callable[[Case], CaseReport], cases: Sequence[Case], jobs: int) -> Iterator[CaseReport]:
+def _each(one: Callable[[Case], CaseReport], cases: Iterable[Case], jobs: int) -> Iterator[CaseReport]:
     if jobs <= 1:
         yield from map(one, cases)
         return
     pool = ThreadPoolExecutor(max_workers=jobs)
     try:
-        waiting: set[Future[CaseReport]] = {pool.submit(one, case) for case in cases}
+        coming = iter(cases)
+        waiting: set[Future[CaseReport]] = {pool.submit(one, case) for case in islice(coming, jobs)}
         while waiting:
             finished, waiting = wait(waiting, return_when=FIRST_COMPLETED)
+            waiting |= {pool.submit(one, case) for case in islice(coming, len(finished))}
             for future in finished:
                 yield future.result()
-    except KeyboardInterrupt:
+    except KeyboardInterrupt:  # what is done is kept
         yield from (future.result() for future in waiting if future.done() and not future.cancelled())
         raise
     finally:

@@ -10,6 +10,7 @@ from importlib import metadata
 from types import MappingProxyType
 from typing import cast
 
+from parity.process import told
 from parity.schema.engine import CAPABILITIES, Engine, EngineError, EngineUnavailable
 from parity.schema.quantities import NAMES
 
@@ -57,7 +58,7 @@ def load(name: str) -> Engine:
     if target is None:
         known = ", ".join(available())
         raise EngineError(f"no engine is named {name!r}; known: {known}; or give package.module:factory")
-    return checked(_factory(target)(), target)
+    return checked(_called(target), target)
 
 
 def available() -> tuple[str, ...]:
@@ -93,13 +94,35 @@ def _factory(target: str) -> Callable[..., object]:
     except ModuleNotFoundError as error:
         if error.name and module_name.startswith(error.name):
             raise EngineError(f"engine {target}: there is no module {error.name!r}") from error
-        raise EngineUnavailable(f"engine {target} needs {error.name!r}, which is not installed") from error
+        raise _lacking(target)(f"engine {target} needs {error.name!r}, which is not installed") from error
     except ImportError as error:
-        raise EngineUnavailable(f"engine {target} cannot be imported: {error}") from error
+        raise _lacking(target)(f"engine {target} cannot be imported: {error}") from error
+    except Exception as error:  # code of others
+        raise EngineError(f"engine {target} cannot be imported: {told(error)[0]}") from error
     factory = getattr(module, attribute, None)
     if not callable(factory):
         raise EngineError(f"engine {target}: module {module_name!r} has no function {attribute!r}")
     return factory
+
+
+def _lacking(target: str) -> type[EngineError]:
+    """What the machine lacks for an engine of ours; an engine that is given by its module is its owner's to mend."""
+    return EngineUnavailable if target in BUILT_IN.values() else EngineError
+
+
+def _called(target: str) -> object:
+    """What the factory makes."""
+    factory = _factory(target)
+    try:
+        return factory()
+    except EngineError:
+        raise
+    except Exception as error:  # code of others
+        if target in BUILT_IN.values():
+            raise
+        raise EngineError(
+            f"engine {target}: {target.partition(':')[2]}() failed: {told(error)[0]}"
+        ) from error
 
 
 def _registered() -> dict[str, str]:

@@ -1,10 +1,10 @@
 """A call of an R function: what comes of it, and the surroundings in which R runs."""
 
-import signal
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol
 
+from parity.process import how_it_ended
 from parity.r.values import RValue
 from parity.resources import r_libraries
 
@@ -75,16 +75,16 @@ def guarded_reply(guarded: Mapping[str, Any]) -> Reply:
 
 def crashed(code: int | None) -> Reply:
     """The reply of a process that ended during the call."""
-    how = f"exit code {code}"
-    if code is not None and code < 0:
-        known = -code in {member.value for member in signal.Signals}
-        how = f"signal {signal.Signals(-code).name if known else -code}"
-    return Reply("crashed", message=f"the R process ended during the call ({how})", exit_code=code)
+    return Reply(
+        "crashed", message=f"the R process ended during the call ({how_it_ended(code)})", exit_code=code
+    )
 
 
-def stopped(limit: float) -> Reply:
+def stopped(limit: float, *, starting: bool = False) -> Reply:
     """The reply of a process that was stopped."""
-    return Reply("timeout", message=f"R was stopped after {limit:g} s")
+    return Reply(
+        "timeout", message=f"R was stopped after {limit:g} s{' while it started' if starting else ''}"
+    )
 
 
 def not_through(what: str, error: BaseException | str) -> Reply:

@@ -12,18 +12,15 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import CancelledError
-from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Self
 
+from parity.process import START_LIMIT, Died, GivenUp, Process, Processes, TimeIsUp
 from parity.r.call import Reply, Workers, crashed, guarded_reply, not_through, stopped, surroundings
 from parity.r.script import RscriptWorkers
 from parity.r.values import from_r, to_r
@@ -31,32 +28,33 @@ from parity.resources import r_dir
 
 R_OPTIONS = ("rpy2", "--quiet", "--vanilla", "--no-echo")
 CALLS_PER_PROCESS = 500  # then it is replaced, which bounds what R does not give back
-START_LIMIT = 60.0  # seconds
-QUIT_CODE = 240  # stands for 0: a pool takes a process that ends with 0 for one that had nothing more to do
+QUIT_CODE = 240  # stands for 0, which is how a process ends that had nothing more to do
 
 
 class RWorkers:
     """Processes with R embedded (rpy2), one per call under way, kept for the next call.
 
     A process costs about 2 s to start and 200 MB. Safe to use from several threads: each call takes an idle
-    process or starts one.
+    process or starts one. A process that hangs, while it starts or later, is killed at its limit.
 
     Parameters
     ----------
     timeout : float
-        seconds that a call may take before its process is killed; starting R does not count.
+        seconds that a call may take before its process is killed.
     sources : sequence of paths
         further R files whose functions can be called by name.
+    start_limit : float
+        seconds that starting R may take before its process is killed.
     """
 
     name = "rpy2"
 
-    def __init__(self, timeout: float = 600.0, sources: Sequence[Path] = ()):
+    def __init__(
+        self, timeout: float = 600.0, sources: Sequence[Path] = (), start_limit: float = START_LIMIT
+    ):
         self.timeout = timeout
-        self._sources = tuple(str(path) for path in sources)
-        self._lock = threading.Lock()
-        self._idle: list[_Process] = []
-        self._busy: set[_Process] = set()
+        arguments = (str(r_dir()), tuple(str(path) for path in sources))
+        self._processes = Processes(lambda: Process(_start_r, arguments, start_limit), CALLS_PER_PROCESS)
 
     def __enter__(self) -> Self:
         return self
@@ -69,77 +67,24 @@ class RWorkers:
     ) -> Reply:
         """Call an R function by name and wait for it. Never raises for what R or its process does."""
         started = time.perf_counter()
-        process = self._take()
-        try:
-            reply = process.call(
-                function, dict(arguments or {}), self.timeout if timeout is None else timeout
-            )
-        except BaseException:  # Ctrl-C: what the process is doing is of no use any more
-            process.close()
-            raise
-        finally:
-            self._give_back(process)
-        return reply.timed(time.perf_counter() - started)
+        limit = self.timeout if timeout is None else timeout
+        return self._reply(function, dict(arguments or {}), limit).timed(time.perf_counter() - started)
 
     def close(self) -> None:
         """Stop all processes, also those with a call under way."""
-        with self._lock:
-            processes = [*self._idle, *self._busy]
-            self._idle.clear()
-        for process in processes:
-            process.close()
+        self._processes.close()
 
-    def _take(self) -> "_Process":
-        with self._lock:
-            process = self._idle.pop() if self._idle else _Process(self._sources)
-            self._busy.add(process)
-            return process
-
-    def _give_back(self, process: "_Process") -> None:
-        with self._lock:
-            self._busy.discard(process)
-            if process.alive:
-                self._idle.append(process)
-
-
-class _Process:
-    """One process with R in it: a Pebble pool of one, which replaces the process when it is lost."""
-
-    def __init__(self, sources: tuple[str, ...]):
-        from pebble import ProcessPool
-
-        self._pool = ProcessPool(
-            max_workers=1,
-            max_tasks=CALLS_PER_PROCESS,
-            initializer=_start_r,
-            initargs=(str(r_dir()), sources),
-            context=get_context("spawn"),
-        )
-        self._future: Any = None
-        self.alive = True
-
-    def call(self, function: str, arguments: dict[str, Any], limit: float) -> Reply:
-        from pebble import ProcessExpired
-
+    def _reply(self, function: str, arguments: dict[str, Any], limit: float) -> Reply:
         try:
-            self._future = self._pool.schedule(_call_r, args=(function, arguments), timeout=limit)
-            return self._future.result()
-        except FutureTimeout:
-            return stopped(limit)
-        except CancelledError:
+            return self._processes.call(_call_r, function, arguments, limit=limit)
+        except TimeIsUp as error:
+            return stopped(error.limit, starting=error.starting)
+        except Died as error:
+            return crashed(0 if error.code == QUIT_CODE else error.code)
+        except GivenUp:
             return not_through("the call was given up", "R was closed while it was under way")
-        except ProcessExpired as error:
-            return crashed(0 if error.exitcode == QUIT_CODE else error.exitcode)
         except Exception as error:
-            self.close()
             return not_through("the call did not get through", error)
-
-    def close(self) -> None:
-        self.alive = False
-        self._pool.stop()
-        self._pool.join()
-        if self._future is not None:
-            self._future.cancel()  # a stopped pool would leave a caller waiting for ever
 
 
 # --- in the worker process ------------------------------------------------------------------------------
@@ -150,7 +95,7 @@ _console: list[str] = []  # what R printed during the call
 
 
 def _start_r(directory: str, sources: tuple[str, ...]) -> None:
-    """Start R in this process. A failure is kept for the reply: an exception would only break the pool."""
+    """Start R in this process. A failure is kept for the reply: an exception would only end the process."""
     global _r, _start_failure
     try:
         _r = _embed_r(directory, sources)

@@ -66,6 +66,11 @@ class _Recording(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     missing: dict[str, _StoredMissing]
 
 
+def recording_schema() -> dict[str, Any]:
+    """The JSON Schema of a recording."""
+    return msgspec.json.schema(_Recording)
+
+
 @dataclass(frozen=True, slots=True)
 class Recording:
     """A stored reference: the case as it was when recorded, and what the engine said."""

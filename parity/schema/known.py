@@ -65,6 +65,25 @@ def load_known(path: Path = KNOWN_FILE) -> tuple[Known, ...]:
     return _checked(entries, path.name)
 
 
+class _Expected(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    expected: dict[str, str]
+
+
+def load_expected(path: Path, engine: str) -> tuple[Known, ...]:
+    """Read the differences that the author of an engine expects: `"case:quantity" = "reason"` under `[expected]`.
+
+    Raises
+    ------
+    KnownError
+        on an unreadable file, or an entry that `from_mapping` refuses.
+    """
+    try:
+        content = msgspec.toml.decode(path.read_bytes(), type=_Expected)
+    except (OSError, msgspec.DecodeError, ValueError) as error:
+        raise KnownError(f"expected differences {path.name}: {error}") from error
+    return from_mapping(content.expected, engine)
+
+
 def faults_of_references() -> tuple[Known, ...]:
     """The known differences in which the reference is at fault, whichever engine is compared."""
     return tuple(

@@ -36,7 +36,7 @@ def parity(engines):
     """Runs the command line on one small case; `engine` and `reference` are names among `engines`."""
 
     def call(command, *arguments, engine="good", reference="good", cases=("rail_reml",)):
-        options = ["--engine", engines(engine), "--reference", engines(reference)]
+        options = ["--engine", engines(engine), "--no-isolate", "--reference", engines(reference)]
         return CliRunner().invoke(cli.main, [command, *cases, *options, *arguments])
 
     return call

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -77,19 +78,19 @@ def test_lme4_as_the_engine_under_test_agrees_with_its_own_recordings(r_live):
     assert {row.verdict for row in report.rows} == {Verdict.AGREE}
 
 
-INTERRUPTING = """
-import os, signal
+WAITING = """
+import time
+from pathlib import Path
 from parity.engines.mmcore.engine import MmcoreEngine
 
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell lets what it puts in the background ignore the key
-
-class Interrupting(MmcoreEngine):
+class Waiting(MmcoreEngine):
     asked = 0
 
     def run(self, case, quantities, theta=None):
         self.asked += 1
         if self.asked == 6:  # of two cases in flight, two calls each, one at least is done
-            os.killpg(os.getpgid(0), signal.SIGINT)
+            (Path(__file__).parent / "waits").touch()
+            time.sleep(60)  # the key is pressed meanwhile
         return super().run(case, quantities, theta)
 """
 
@@ -97,15 +98,19 @@ class Interrupting(MmcoreEngine):
 @pytest.mark.parametrize("jobs", ["1", "2"])
 def test_ctrl_c_keeps_the_report_and_leaves_no_process(tmp_path, jobs):
     """The key reaches the whole group of processes, R among them."""
-    (tmp_path / "interrupting.py").write_text(INTERRUPTING)
+    (tmp_path / "waiting.py").write_text(WAITING)
     command = [
         sys.executable, "-m", "parity", "run", "rail_*", "dyestuff*", "pastes*", "--reference", "live",
-        "--engine", "interrupting:Interrupting", "--jobs", jobs, "--report", str(tmp_path / "report"),
+        "--engine", "waiting:Waiting", "--jobs", jobs, "--report", str(tmp_path / "report"),
     ]  # fmt: skip
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
         env={**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"},
     )  # fmt: skip
+    end = time.monotonic() + 120
+    while not (tmp_path / "waits").exists() and process.poll() is None and time.monotonic() < end:
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGINT)
     out, err = process.communicate(timeout=120)
     assert process.returncode == 3, out + err
     assert "interrupted from the keyboard" in out

@@ -316,3 +316,29 @@ def test_a_machine_without_r_gets_a_clear_answer(monkeypatch):
         assert (reply.status, "no Rscript" in reply.message) == ("protocol", True)
     finally:
         r_environment.cache_clear()
+
+
+@pytest.mark.live
+def test_an_r_that_is_stopped_while_it_starts_costs_one_call(monkeypatch):
+    """SIGSTOP before R is up: the limit of the start ends it, and the next call has a new R."""
+    import signal
+
+    from parity.r import worker
+
+    stopped = []
+
+    class Stopped(worker.Process):
+        def __init__(self, *arguments):
+            super().__init__(*arguments)
+            if not stopped:
+                stopped.append(self.pid)
+                os.kill(self.pid, signal.SIGSTOP)
+
+    monkeypatch.setattr(worker, "Process", Stopped)
+    with RWorkers(timeout=120, sources=SOURCES, start_limit=20.0) as workers:
+        reply = workers.call("echo", {"x": 1.0}, timeout=1.0)
+        assert (reply.status, reply.message) == ("timeout", "R was stopped after 20 s while it started")
+        assert 19 < reply.seconds < 40
+        assert works(workers)
+    with pytest.raises(ProcessLookupError):
+        os.kill(stopped[0], 0)

@@ -169,3 +169,15 @@ def silent():
         return replace(found, values={n: v for n, v in found.values.items() if n != "aic"})
 
     return Wrong("silent", change)
+
+
+def threads():
+    """n_obs is the number of BLAS threads."""
+
+    def change(found, case):
+        from threadpoolctl import threadpool_info
+
+        most = max(entry["num_threads"] for entry in threadpool_info() if entry["user_api"] == "blas")
+        return replace(found, values={"n_obs": Value(("",), np.array([float(most)]))})
+
+    return Wrong("threads", change)

@@ -57,6 +57,7 @@ class CaseRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     case: Case
     theta: tuple[Number, ...]
     seconds: SecondsRecord | None  # null where the answers do not agree
+    printed: str  # by the engine meanwhile
 
 
 class RowRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -99,7 +100,8 @@ class ReportRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     counts: dict[str, int]
     causes: tuple[CauseRecord, ...]
     notes: tuple[str, ...]
-    not_run: tuple[str, ...]
+    not_run: tuple[str, ...]  # an interruption left them out
+    left_out: tuple[str, ...]  # larger than the time given allowed
     environment: dict[str, str]
     seconds: float
     cases: tuple[CaseRecord, ...]
@@ -121,11 +123,13 @@ def to_json(report: Report) -> str:
         references=tuple(Named(name=name, version=version) for name, version in report.references),
         lanes=report.lanes, counts={str(verdict): number for verdict, number in report.counts.items()},
         causes=tuple(_cause(cause, place) for cause in report.causes),
-        notes=report.notes, not_run=report.not_run, environment=report.environment, seconds=report.seconds,
+        notes=report.notes, not_run=report.not_run, left_out=report.left_out,
+        environment=report.environment, seconds=report.seconds,
         cases=tuple(
             CaseRecord(
                 name=item.case.name, id=item.case.id, case=item.case,
                 theta=tuple(_number(x) for x in item.theta), seconds=_seconds(report, item.case.name),
+                printed=item.printed,
             )
             for item in report.cases
         ),
