@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -15,7 +16,10 @@ from .diagnostics.residuals.residuals import rstudent
 from .diagnostics.units import pad
 from .errors import UnsupportedError
 from .glmm.fit import is_generalized
+from .inference.df.denominators import coefficient_table
+from .inference.intervals.level import tails
 from .lmm.lm import LinearFit, is_lm
+from .results.coefficients import Ddf, usual_ddf
 from .results.fit import Fit
 
 __all__ = ["augment", "glance", "tidy"]
@@ -23,45 +27,96 @@ __all__ = ["augment", "glance", "tidy"]
 
 def tidy(
     fit: Fit,
-    effects: str | Sequence[str] = ("fixed", "ran_pars"),
+    effects: str | Sequence[str] | None = None,
     *,
+    ddf: Ddf | Literal["default"] = "default",
+    vcov: Any = None,
     conf_int: bool = False,
     conf_level: float = 0.95,
 ) -> pd.DataFrame:
     """One row per term: broom's tidy, broom.mixed's for models with random effects.
 
-    Mixed models: ``effect`` (fixed, ran_pars, ran_vals, ran_coefs), ``group``, ``term``, ``estimate``,
-    ``std.error``, ``statistic``. ``ran_pars`` are standard deviations ``sd__x``, correlations ``cor__x.y``
-    and ``sd__Observation``; ``ran_vals`` conditional modes, ``ran_coefs`` fixed plus modes, both with a
-    column ``level``. Models without random effects: ``term``, ``estimate``, ``std.error``, ``statistic``,
-    ``p.value``. ``conf_int`` adds Wald limits ``conf.low``, ``conf.high`` to fixed effects and modes: t
-    with the residual degrees of freedom for ``lm`` and models with an estimated dispersion and no random
-    effects, normal otherwise.
+    Parameters
+    ----------
+    fit : Fit
+        Any fitted model.
+    effects : str or sequence of str, optional
+        For mixed models: ``fixed``; ``ran_pars`` (standard deviations ``sd__x``, correlations ``cor__x.y`` and
+        ``sd__Observation``); ``ran_vals`` (conditional modes); ``ran_coefs`` (fixed effects plus modes). The last two
+        have a column ``level``. By default fixed effects and ``ran_pars``; fixed effects alone if ``ddf`` is given.
+    ddf : {"satterthwaite", "kenward-roger", "residual", "asymptotic"} or None, optional
+        Degrees of freedom of the fixed effects. By default Satterthwaite's for linear mixed models (none for
+        ``fit_at`` and fits that did not converge); residual ones for
+        ``lm`` and models with an estimated dispersion; none (normal) otherwise. None: no degrees of freedom and no
+        p-values. If given, rows are labelled by coefficient.
+    vcov : (p, p) array or DataFrame, optional
+        Takes the place of the model's covariance of the fixed effects, such as ``mm.vcov_robust(fit)``.
+    conf_int : bool
+        Add Wald limits ``conf.low`` and ``conf.high``, by the same degrees of freedom.
+    conf_level : float
+        Level of these, between 0 and 1.
+
+    Returns
+    -------
+    DataFrame
+        Mixed models: ``effect``, ``group``, ``term``, ``estimate``, ``std.error``, ``statistic``, ``df``,
+        ``p.value``. Others: without the first two.
+
+    Raises
+    ------
+    UnsupportedError
+        For an unknown effect, or degrees of freedom that the model does not have.
+    DataError
+        For an unknown ``ddf`` or a level that is not between 0 and 1.
+
+    Examples
+    --------
+    >>> import mmcore as mm
+    >>> fit = mm.lmer("Reaction ~ Days + (Days | Subject)", mm.load_dataset("sleepstudy"))
+    >>> mm.tidy(fit, ddf="satterthwaite")[["estimate", "std.error", "df"]].round(3)
+                 estimate  std.error    df
+    (Intercept)   251.405      6.825  17.0
+    Days           10.467      1.546  17.0
     """
+    tails(conf_level)
+    given = ddf != "default"
+    if effects is None:
+        effects = ("fixed",) if given or not fit.design.terms else ("fixed", "ran_pars")
     wanted = (effects,) if isinstance(effects, str) else tuple(effects)
-    parts = {"fixed": _fixed, "ran_pars": _ran_pars, "ran_vals": _ran_vals, "ran_coefs": _ran_coefs}
-    unknown = [e for e in wanted if e not in parts]
+    unknown = [e for e in wanted if e not in EFFECTS]
     if unknown:
-        raise UnsupportedError(f"effects={unknown[0]!r} is not one of {', '.join(map(repr, parts))}")
-    if not fit.design.terms:
-        return _limits(fit, _with_p(fit, _fixed(fit)), conf_int, conf_level)
-    tables = [parts[e](fit) for e in wanted]
-    table = pd.concat([t for t in tables if len(t)], ignore_index=True)
-    order = ["effect", "group", "level", "term", "estimate", "std.error", "statistic"]
-    table = table[[c for c in order if c in table.columns]]
-    return _limits(fit, table, conf_int, conf_level)
+        raise UnsupportedError(f"effects={unknown[0]!r} is not one of {', '.join(map(repr, EFFECTS))}")
+    parts = [_part(fit, e, ddf, vcov) for e in (wanted if fit.design.terms else ("fixed",))]
+    table = pd.concat([t for t in parts if len(t)], ignore_index=True)
+    table = table[[c for c in COLUMNS if c in table.columns]]
+    if given and wanted == ("fixed",):
+        table.index = pd.Index(table["term"].to_list())
+    return _with_limits(table, conf_level) if conf_int else table
 
 
-def _fixed(fit: Fit) -> pd.DataFrame:
-    estimate, se = np.array(fit.beta), fit.se.to_numpy()
-    mixed = {"effect": "fixed", "group": None} if fit.design.terms else {}
-    columns = {
-        "term": list(fit.design.x_names),
-        "estimate": estimate,
-        "std.error": se,
-        "statistic": estimate / se,
-    }
-    return pd.DataFrame(mixed | columns)
+EFFECTS = ("fixed", "ran_pars", "ran_vals", "ran_coefs")
+COLUMNS = ("effect", "group", "level", "term", "estimate", "std.error", "statistic", "df", "p.value")
+
+
+def _part(fit: Fit, effect: str, ddf: Ddf | Literal["default"], vcov: Any) -> pd.DataFrame:
+    if effect == "fixed":
+        return _fixed(fit, ddf, vcov)
+    return {"ran_pars": _ran_pars, "ran_vals": _ran_vals, "ran_coefs": _ran_coefs}[effect](fit)
+
+
+def _fixed(fit: Fit, ddf: Ddf | Literal["default"], vcov: Any) -> pd.DataFrame:
+    try:
+        table = coefficient_table(fit, usual_ddf(fit) if ddf == "default" else ddf, vcov)
+    except UnsupportedError:
+        if ddf != "default":
+            raise
+        table = coefficient_table(fit, None, vcov)
+    table.insert(0, "term", table.index)
+    if fit.design.terms:
+        table = table.assign(effect="fixed", group=None)
+    if not fit.design.terms and ddf == "default":  # broom has no column of degrees of freedom there
+        table = table.drop(columns="df")
+    return table.reset_index(drop=True)
 
 
 def _uses_t(fit: Fit) -> bool:
@@ -71,12 +126,6 @@ def _uses_t(fit: Fit) -> bool:
 
 def _df_residual(fit: Fit) -> int:
     return fit.nobs - fit.design.p if not fit.design.terms else fit.nobs - fit.df
-
-
-def _with_p(fit: Fit, table: pd.DataFrame) -> pd.DataFrame:
-    size = table["statistic"].abs()
-    tail = stats.t.sf(size, _df_residual(fit)) if _uses_t(fit) else stats.norm.sf(size)
-    return table.assign(**{"p.value": 2.0 * tail})
 
 
 def _ran_pars(fit: Fit) -> pd.DataFrame:
@@ -116,12 +165,11 @@ def _ran_coefs(fit: Fit) -> pd.DataFrame:
     return pd.concat(blocks, ignore_index=True).assign(effect="ran_coefs")
 
 
-def _limits(fit: Fit, table: pd.DataFrame, wanted: bool, level: float) -> pd.DataFrame:
-    if not wanted:
-        return table
-    t = not fit.design.terms and _uses_t(fit)
-    q = 0.5 + level / 2
-    width = (stats.t.ppf(q, _df_residual(fit)) if t else stats.norm.ppf(q)) * table["std.error"]
+def _with_limits(table: pd.DataFrame, level: float) -> pd.DataFrame:
+    """Wald limits by the degrees of freedom of each row; normal where there are none."""
+    df = table["df"].to_numpy(float) if "df" in table else np.full(len(table), np.inf)
+    df = np.where(np.isnan(df), np.inf, df)
+    width = stats.t.ppf(tails(level)[1], df) * table["std.error"]
     return table.assign(**{"conf.low": table.estimate - width, "conf.high": table.estimate + width})
 
 

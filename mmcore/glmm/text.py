@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ..results.text import coefficient_text, correlation_table, format_columns, quantile_text, random_table
+from ..results.text import (
+    coefficient_text,
+    correlation_table,
+    format_columns,
+    notes,
+    quantile_text,
+    random_table,
+)
 
 if TYPE_CHECKING:
     from .fit import GeneralizedFit
@@ -37,6 +44,7 @@ def _fixed(fit: GeneralizedFit) -> str:
     if fit.design.p:
         parts.append(f"Coefficients:\n{coefficient_text(fit.coefficients())}")
     parts += [
+        *notes(fit),
         note,
         f"{deviances}\n{aic}",
         f"{fit.optinfo.iterations} Fisher scoring iterations; {fit.status.value}",
@@ -65,6 +73,7 @@ def _mixed(fit: GeneralizedFit) -> str:
         parts.append(f"Fixed effects (covariance: {fit.vcov_type}):\n{coefficient_text(fit.coefficients())}")
     if fit.design.p > 1:
         parts.append(f"Correlation of Fixed Effects:\n{correlation_table(fit)}")
+    parts += notes(fit)
     parts.append(
         f"optimizer: {fit.optinfo.method}, {fit.optinfo.evaluations} evaluations; {fit.status.value}"
     )

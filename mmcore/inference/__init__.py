@@ -1,5 +1,6 @@
 """Inference about a fitted model: tests, intervals, robust covariance, estimated means."""
 
+from ..results.coefficients import register
 from .bootstrap.bootstrap import Bootstrap, bootstrap
 from .df.denominators import coefficient_table
 from .df.kenward_roger import vcov_kr
@@ -43,3 +44,5 @@ __all__ = [
     "vcov_robust",
     "wald_test",
 ]
+
+register(coefficient_table)

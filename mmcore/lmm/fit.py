@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -18,6 +18,7 @@ from ..kernels.products import CrossProducts
 from ..kernels.profile import Likelihood, Profile
 from ..optimize.control import Control, OptInfo, Status
 from ..optimize.newton import Optimum, minimize
+from ..results.coefficients import Ddf, usual_ddf
 from ..results.fit import Fit, Kind, LinearEstimates, readonly
 from ..results.groups import ResidualGroups
 from ..results.update import changed_arguments
@@ -62,9 +63,13 @@ class LinearMixedFit(LinearEstimates, PredictiveFit):
         ratios = 0 if self.residual is None else len(self.residual.levels) - 1
         return super().df + ratios
 
-    def summary(self) -> str:
-        """Text in the layout of lme4's summary()."""
-        return summary_text(self)
+    def summary(self, ddf: Ddf | Literal["default"] = "default") -> str:
+        """Text in the layout of lme4's summary().
+
+        ``ddf``: degrees of freedom of the t tests, ``"satterthwaite"`` (as lmerTest; the default of a fit that
+        converged) or ``"kenward-roger"``; None for no tests.
+        """
+        return summary_text(self, usual_ddf(self) if ddf == "default" else ddf)
 
     def fit_to(self, design: Design) -> LinearMixedFit:
         """The same model of another design with the same terms, started from this theta."""

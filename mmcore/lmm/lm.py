@@ -13,7 +13,7 @@ import pandas as pd
 from ..design.build import Design, build
 from ..errors import UnsupportedError
 from ..results.fit import Fit, Kind, LinearEstimates
-from ..results.text import coefficient_text, format_p, quantile_text
+from ..results.text import coefficient_text, format_p, notes, quantile_text
 from ..results.update import changed_arguments
 from ..results.verbs import PredictiveFit
 from .fit import NO_WEIGHT, checked_response, fit_design
@@ -110,9 +110,7 @@ class LinearFit(LinearEstimates, PredictiveFit):
         if self.design.p:
             parts.append(f"Coefficients:\n{coefficient_text(self.coefficients())}")
         parts.append(_closing(self))
-        if self.design.x_names_full != self.design.x_names:
-            dropped = [n for n in self.design.x_names_full if n not in self.design.x_names]
-            parts.append(f"dropped, rank deficient: {', '.join(dropped)}")
+        parts += notes(self)
         return "\n\n".join(parts)
 
     def update(self, formula: str | None = None, data: Any = None, **changes: Any) -> LinearFit:

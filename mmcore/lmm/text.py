@@ -6,19 +6,36 @@ from typing import Any
 
 import numpy as np
 
+from ..errors import UnsupportedError
+from ..results.coefficients import Ddf, coefficients
 from ..results.fit import Fit
-from ..results.text import correlation_table, format_columns, random_table, significant
+from ..results.text import correlation_table, format_columns, format_p, notes, random_table, significant
 
 __all__ = ["summary_text"]
 
 
-def _fixed_table(fit: Fit) -> str:
-    estimate, se = fit.fixef.to_numpy(), fit.se.to_numpy()
-    t = estimate / se
-    return format_columns(
-        ["", "Estimate", "Std. Error", "t value"],
-        [list(fit.design.x_names), significant(estimate), significant(se), [f"{x:.3f}" for x in t]],
-    )
+METHODS = {"satterthwaite": "Satterthwaite's method", "kenward-roger": "the method of Kenward and Roger"}
+
+
+def _fixed_table(fit: Fit, ddf: Ddf) -> str:
+    """Fixed effects with t tests; without degrees of freedom where the method is not defined for the model."""
+    note = ""
+    try:
+        table = coefficients(fit, ddf)
+    except UnsupportedError as error:
+        table, note = coefficients(fit, None), f"\nno degrees of freedom: {error}"
+    title = f" (t tests by {METHODS[ddf]})" if ddf in METHODS and not note else ""
+    header, columns = ["", "Estimate", "Std. Error"], [list(table.index)]
+    columns += [significant(table["estimate"]), significant(table["std.error"])]
+    if "df" in table:
+        header.append("df")
+        columns.append([f"{x:.4g}" for x in table["df"]])
+    header.append("t value")
+    columns.append([f"{x:.3f}" for x in table["statistic"]])
+    if "df" in table:
+        header.append("Pr(>|t|)")
+        columns.append([format_p(x) for x in table["p.value"]])
+    return f"Fixed effects{title}:\n{format_columns(header, columns)}{note}"
 
 
 def _criterion_lines(fit: Fit) -> str:
@@ -42,7 +59,7 @@ def _residual_lines(fit: Fit) -> str:
     return "Scaled residuals:\n" + format_columns(head, [[x] for x in quantiles], left=0)
 
 
-def summary_text(fit: Fit) -> str:
+def summary_text(fit: Fit, ddf: Ddf) -> str:
     """The layout of lme4's summary(): criterion, scaled residuals, random effects, fixed effects,
     correlations.
     """
@@ -55,12 +72,10 @@ def summary_text(fit: Fit) -> str:
         f"Random effects:\n{random_table(fit)}\nNumber of obs: {fit.nobs}, groups:  {groups}",
     ]
     if fit.design.p:
-        parts.append(f"Fixed effects:\n{_fixed_table(fit)}")
+        parts.append(_fixed_table(fit, ddf))
     if fit.design.p > 1:
         parts.append(f"Correlation of Fixed Effects:\n{correlation_table(fit)}")
-    if fit.design.x_names_full != fit.design.x_names:
-        dropped = [n for n in fit.design.x_names_full if n not in fit.design.x_names]
-        parts.append(f"dropped, rank deficient: {', '.join(dropped)}")
+    parts += notes(fit)
     parts.append(
         f"optimizer: {fit.optinfo.method}, {fit.optinfo.evaluations} evaluations; {fit.status.value}"
     )

@@ -83,6 +83,24 @@ def correlation_table(fit: Fit) -> str:
     return format_columns(["", *short[:-1]], columns)
 
 
+def notes(fit: Fit) -> list[str]:
+    """What was done to the data: rows left out, columns dropped, contrasts other than R's default."""
+    design, out = fit.design, []
+    if fit.has_rows and design.n_input > design.n:
+        out.append(f"rows left out for missing values: {design.n_input - design.n}")
+    if design.x_names_full != design.x_names:
+        dropped = [n for n in design.x_names_full if n not in design.x_names]
+        out.append(f"dropped, rank deficient: {', '.join(dropped)}")
+    if design.source.contrasts:
+        kinds = {
+            name: kind if isinstance(kind, str) else "by a matrix"
+            for name, kind in design.source.contrasts.items()
+        }
+        coded = [f"{name} {kind}" for name, kind in kinds.items()]
+        out.append(f"contrasts: {', '.join(coded)}")
+    return ["\n".join(out)] if out else []
+
+
 def format_p(p: float) -> str:
     """A p-value as R prints it: three digits, `<2e-16` at the limit."""
     if not np.isfinite(p):

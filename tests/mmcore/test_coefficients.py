@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from numpy.testing import assert_allclose
+from scipy import stats
 
 import mmcore as mm
 from tests.dense_influence import deletions, dense, levels_of, sets_of
@@ -296,7 +297,7 @@ def test_tables():
     fixed = t[t.effect == "fixed"]
     assert_allclose(fixed.estimate, fit.fixef)
     assert_allclose(fixed["std.error"], fit.se)
-    assert_allclose(fixed["conf.high"], fit.fixef + 1.959963984540054 * fit.se)
+    assert_allclose(fixed["conf.high"], fit.fixef + stats.norm.ppf(0.975) * fit.se)  # at no optimum: normal
     pars = t[t.effect == "ran_pars"].set_index("term").estimate
     v = fit.varcorr["g"]
     assert_allclose(pars["sd__(Intercept)"], v.sd[0])
@@ -315,12 +316,29 @@ def test_tables():
         mm.tidy(fit, "random")
 
 
+def test_tables_have_degrees_of_freedom_at_an_optimum():
+    fit = mm.lmer("Reaction ~ Days + (Days | Subject)", mm.load_dataset("sleepstudy"))
+    t = mm.tidy(fit, conf_int=True)
+    fixed, df = t[t.effect == "fixed"], np.array([17.0, 17.0])  # balanced: subjects less one
+    assert_allclose(fixed["df"], df, rtol=1e-6)
+    assert_allclose(fixed["conf.high"], fit.fixef + stats.t.ppf(0.975, df) * fit.se, rtol=1e-6)
+    assert_allclose(fixed["p.value"], 2 * stats.t.sf(fit.fixef / fit.se, df), rtol=1e-5)
+    assert t["p.value"].isna().sum() == 4  # standard deviations and the correlation have none
+    by_name = mm.tidy(fit, ddf="kenward-roger")
+    assert list(by_name.index) == ["(Intercept)", "Days"]
+    robust = mm.tidy(fit, ddf="satterthwaite", vcov=mm.vcov_robust(fit, type="CR2", cluster="Subject"))
+    assert_allclose(
+        robust.loc["Days", "std.error"], mm.coef_test(fit, type="CR2", cluster="Subject").loc["Days", "SE"]
+    )
+    for level in (95, 1, 0, "a", None):
+        with pytest.raises(mm.DataError, match="between 0 and 1"):
+            mm.tidy(fit, conf_int=True, conf_level=level)
+
+
 def test_tables_of_linear_models():
     data = frame()
     fit = mm.lm("y ~ x + z", data, weights="w")
     t = mm.tidy(fit, conf_int=True)
-    from scipy import stats
-
     assert list(t.columns) == [
         "term",
         "estimate",

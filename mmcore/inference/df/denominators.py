@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
@@ -12,10 +12,12 @@ from scipy import stats
 from ...errors import DataError
 from ...glmm.fit import is_generalized
 from ...lmm.lm import is_lm
+from ...results.coefficients import Ddf
 from ...results.fit import Fit
 from .ftest import NO_TEST, FTest
 from .kenward_roger import kenward_roger
 from .satterthwaite import satterthwaite
+from .vcov import checked_vcov
 
 __all__ = ["DDF", "Denominator", "FixedDenominator", "coefficient_table", "denominator", "two_sided"]
 
@@ -90,7 +92,7 @@ def two_sided(statistic: np.ndarray, df: np.ndarray) -> np.ndarray:
     )
 
 
-def coefficient_table(fit: Fit, ddf: str | None = "satterthwaite") -> pd.DataFrame:
+def coefficient_table(fit: Fit, ddf: Ddf = "satterthwaite", vcov: Any = None) -> pd.DataFrame:
     """Fixed effects with standard errors, degrees of freedom and two-sided p-values.
 
     Parameters
@@ -98,6 +100,7 @@ def coefficient_table(fit: Fit, ddf: str | None = "satterthwaite") -> pd.DataFra
     fit : a linear or generalised model, with or without random effects.
     ddf : ``"satterthwaite"``, ``"kenward-roger"`` (standard errors from ``vcov_kr`` too), ``"residual"``,
         ``"asymptotic"`` (normal), or None: no degrees of freedom and no p-values.
+    vcov : (p, p), labelled or not: takes the place of the covariance that standard errors come from.
 
     Returns
     -------
@@ -125,7 +128,8 @@ def coefficient_table(fit: Fit, ddf: str | None = "satterthwaite") -> pd.DataFra
     Days           10.467      1.546      6.771  17.0      0.0
     """
     method = denominator(fit, ddf)
-    estimate, se = np.array(fit.beta), np.sqrt(np.diag(method.vcov))
+    V = method.vcov if vcov is None else checked_vcov(fit, vcov)
+    estimate, se = np.array(fit.beta), np.sqrt(np.diag(V))
     columns = {"estimate": estimate, "std.error": se, "statistic": estimate / se}
     if ddf is not None:
         df = np.array([method.df(row) for row in np.eye(len(estimate))])

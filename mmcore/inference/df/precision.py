@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from ...errors import DataError, UnsupportedError
 from ...glmm.fit import is_generalized
 from ...results.fit import Fit
 from .kenward_roger import kenward_roger
 from .satterthwaite import satterthwaite
+from .vcov import checked_vcov
 
 __all__ = ["Precision", "precision_of"]
 
@@ -61,7 +61,7 @@ def precision_of(fit: Fit, ddf: str | None = None, vcov: Any = None) -> Precisio
     """
     if ddf is not None and ddf not in METHODS:
         raise DataError(f"ddf={ddf!r} is not one of {', '.join(METHODS)}")
-    own = None if vcov is None else _checked(fit, vcov)
+    own = None if vcov is None else checked_vcov(fit, vcov)
     return _of_mixed(fit, ddf, own) if _is_linear_mixed(fit) else _of_others(fit, ddf, own)
 
 
@@ -89,18 +89,3 @@ def _of_others(fit: Fit, ddf: str | None, own: np.ndarray | None) -> Precision:
     known = is_generalized(fit) and (fit.is_mixed or fit.family.dispersion_known)
     df = np.inf if known or ddf == "asymptotic" else float(fit.nobs - fit.design.p)
     return Precision(_vcov(fit, own), Known(df), "asymptotic" if np.isinf(df) else "residual")
-
-
-def _checked(fit: Fit, vcov: Any) -> np.ndarray:
-    names = list(fit.design.x_names)
-    if isinstance(vcov, pd.DataFrame):
-        missing = [name for name in names if name not in vcov.index or name not in vcov.columns]
-        if missing:
-            raise DataError(
-                f"vcov has no row or column {missing[0]!r}; the coefficients are {', '.join(names)}"
-            )
-        vcov = vcov.loc[names, names].to_numpy()
-    values = np.asarray(vcov, float)
-    if values.shape != (len(names), len(names)):
-        raise DataError(f"vcov has shape {values.shape}; the model has {len(names)} coefficients")
-    return values
