@@ -103,6 +103,8 @@ from .plots.diagnostics import (
     plot_ranef,
     plot_resid,
 )
+from .plots.effects import plot_effects
+from .plots.profile import plot_profile, plot_profile_pairs
 from .results.fit import Fit
 from .results.varcorr import VarCorr
 from .tables import augment, glance, tidy

@@ -18,6 +18,7 @@ from parity.compare.run import CaseReport, Report
 from parity.compare.words import brief, digits_text, where
 from parity.publish.report.text import cause_text, failure_text
 from parity.schema.policy import Policy, default_policy
+from parity.schema.public_names import WITHOUT_REFERENCE
 from parity.schema.quantities import MEASURES, REGISTRY, Group, Quantity
 
 CELL = 17  # size of a heat-map cell, in SVG units
@@ -81,6 +82,7 @@ def to_html(report: Report, policy: Policy | None = None) -> str:
         gates=_gates(report, policy or default_policy()),
         quantities=list(REGISTRY.values()),
         measures=MEASURES,
+        without_reference=WITHOUT_REFERENCE,
     )  # fmt: skip
 
 
