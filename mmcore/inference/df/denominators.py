@@ -62,26 +62,30 @@ class FixedDenominator:
         return FTest(F, F, q, self.free)
 
 
-def denominator(fit: Fit, ddf: str | None = "satterthwaite") -> Denominator:
+def denominator(fit: Fit, ddf: str | None = "satterthwaite", vcov: np.ndarray | None = None) -> Denominator:
     """The tests of a fit's fixed effects.
 
     Linear models have residual degrees of freedom, exactly, whichever of ``ddf`` is asked for, but for "asymptotic".
-    Generalised models with a known dispersion have normal ones; with an estimated one and no random effects, residual.
+    Generalized models with a known dispersion have normal ones; with an estimated one and no random effects, residual.
+    ``vcov`` (p, p) takes the place of the model's covariance where the degrees of freedom are the same for all.
     """
     if ddf is not None and ddf not in DDF:
         raise DataError(f"ddf={ddf!r} is not one of {', '.join(map(repr, DDF))}, None")
-    vcov = fit.vcov.to_numpy()
-    if ddf == "asymptotic" or ddf is None:
-        return FixedDenominator(vcov, np.inf)
-    if is_lm(fit):
-        return FixedDenominator(vcov, float(fit.df_resid))
-    if is_generalized(fit) and not fit.is_mixed:
-        return FixedDenominator(vcov, np.inf if fit.family.dispersion_known else float(fit.df_resid))
-    if is_generalized(fit):
-        return FixedDenominator(vcov, np.inf)
-    if ddf == "residual":
-        return FixedDenominator(vcov, float(fit.nobs - fit.design.p))
+    free = _same_for_all(fit, ddf)
+    if free is not None:
+        return FixedDenominator(fit.vcov.to_numpy() if vcov is None else vcov, free)
     return satterthwaite(fit) if ddf == "satterthwaite" else kenward_roger(fit)
+
+
+def _same_for_all(fit: Fit, ddf: str | None) -> float | None:
+    """Degrees of freedom that every hypothesis has; None if they depend on it."""
+    if ddf == "asymptotic" or ddf is None:
+        return np.inf
+    if is_lm(fit):
+        return float(fit.df_resid)
+    if is_generalized(fit):
+        return np.inf if fit.is_mixed or fit.family.dispersion_known else float(fit.df_resid)
+    return float(fit.nobs - fit.design.p) if ddf == "residual" else None
 
 
 def two_sided(statistic: np.ndarray, df: np.ndarray) -> np.ndarray:

@@ -9,26 +9,13 @@ from typing import Any
 import numpy as np
 
 from ...errors import DataError, UnsupportedError
-from ...glmm.fit import is_generalized
 from ...results.fit import Fit
-from .kenward_roger import kenward_roger
-from .satterthwaite import satterthwaite
+from .denominators import denominator
 from .vcov import checked_vcov
 
 __all__ = ["Precision", "precision_of"]
 
 METHODS = ("kenward-roger", "satterthwaite", "asymptotic")
-
-
-@dataclass(frozen=True, slots=True)
-class Known:
-    """Degrees of freedom that are the same for every function."""
-
-    value: float
-
-    def __call__(self, row: np.ndarray) -> float:
-        """The value."""
-        return self.value
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,31 +48,19 @@ def precision_of(fit: Fit, ddf: str | None = None, vcov: Any = None) -> Precisio
     """
     if ddf is not None and ddf not in METHODS:
         raise DataError(f"ddf={ddf!r} is not one of {', '.join(METHODS)}")
-    own = None if vcov is None else checked_vcov(fit, vcov)
-    return _of_mixed(fit, ddf, own) if _is_linear_mixed(fit) else _of_others(fit, ddf, own)
-
-
-def _is_linear_mixed(fit: Fit) -> bool:
-    return bool(fit.design.terms) and not is_generalized(fit)
-
-
-def _of_mixed(fit: Fit, ddf: str | None, own: np.ndarray | None) -> Precision:
-    if ddf is None:
-        known = fit.residual is None
-        ddf = ("kenward-roger" if fit.reml else "satterthwaite") if known else "asymptotic"
-    if ddf == "asymptotic":
-        return Precision(_vcov(fit, own), Known(np.inf), ddf)
-    found = kenward_roger(fit) if ddf == "kenward-roger" else satterthwaite(fit)
-    return Precision(found.vcov if own is None else own, found.df, ddf)
-
-
-def _vcov(fit: Fit, own: np.ndarray | None) -> np.ndarray:
-    return fit.vcov.to_numpy() if own is None else own
-
-
-def _of_others(fit: Fit, ddf: str | None, own: np.ndarray | None) -> Precision:
-    if ddf in ("kenward-roger", "satterthwaite"):
+    mixed = fit.kind == "lmm"
+    if not mixed and ddf in ("kenward-roger", "satterthwaite"):
         raise UnsupportedError(f"ddf={ddf!r} is for linear mixed models (mm.lmer); leave ddf out")
-    known = is_generalized(fit) and (fit.is_mixed or fit.family.dispersion_known)
-    df = np.inf if known or ddf == "asymptotic" else float(fit.nobs - fit.design.p)
-    return Precision(_vcov(fit, own), Known(df), "asymptotic" if np.isinf(df) else "residual")
+    own = None if vcov is None else checked_vcov(fit, vcov)
+    found = denominator(fit, ddf or (_usual(fit) if mixed else "residual"), own)
+    V = found.vcov if own is None else own
+    if mixed:
+        return Precision(V, found.df, ddf or _usual(fit))
+    free = found.df(np.zeros(len(V)))
+    return Precision(V, found.df, "asymptotic" if np.isinf(free) else "residual")
+
+
+def _usual(fit: Fit) -> str:
+    if fit.residual is not None:
+        return "asymptotic"
+    return "kenward-roger" if fit.reml else "satterthwaite"
